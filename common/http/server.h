@@ -1,0 +1,108 @@
+/* server.h: an HTTP/1.x server on the loop, parsing by llhttp (strict).
+ *
+ * Requests of one connection are handed out one at a time, whole (body included), in order; the next is parsed when the one
+ * before is answered, so pipelining needs no queue of ours. Answers are written at the turn's end, all of a
+ * connection's in one write. An idle connection holds no buffer.
+ *
+ * Refused here, as v2-api 1.2 and 2.2 say: malformed requests (400), missing Host (400), header block over 1 MiB
+ * (431), ambiguous framing (400, close). Bodies over body_bytes_max are read and dropped, and the request says so.
+ * Answered here: Expect: 100-continue; HTTP/2 prefaces (told that HTTP/1.1 is served). Slow clients: a request
+ * must be whole within request_timeout_ms of its first byte; unread answers above output_bytes_max or unsent for
+ * write_timeout_ms end the connection; idle keep-alive connections end after idle_timeout_ms. */
+#pragma once
+
+#include "common/buf.h"
+#include "common/err.h"
+
+struct loop;
+struct http_server;
+struct http_conn;
+
+enum http_method {
+    HTTP_GET,
+    HTTP_HEAD,
+    HTTP_PUT,
+    HTTP_POST,
+    HTTP_DELETE,
+    HTTP_OPTIONS,
+    HTTP_CONNECT,
+    HTTP_OTHER, /* any other token, also wrong case: see `method_text` */
+};
+
+/* One request. All spans live until it is answered (its last http_* call) or cancelled. */
+struct http_request {
+    struct http_conn *conn;
+    enum http_method method;
+    struct span method_text;
+    struct span target;      /* as on the request line: "/v2/keys/a?b=c", "*", or absolute form */
+    struct span path;        /* raw path of it, still escaped */
+    struct span query;       /* raw query without '?'; data NULL: there was no '?' */
+    struct span host;        /* Host header, or the authority of an absolute target */
+    struct span body;
+    bool body_too_large;
+    unsigned minor;          /* HTTP/1.minor */
+    bool keep_alive;
+    void *user;              /* the handler's own, kept between the calls */
+};
+
+struct http_events {
+    /* Answer now or later with http_respond / http_stream_*; exactly once. */
+    void (*on_request)(void *user, struct http_request *request);
+    /* The client went away (or closed its sending half) before the answer was complete. The request is gone after the
+     * call; nothing more may be sent on it. For a stream after a half-close the server itself sends the last chunk and closes. */
+    void (*on_cancel)(void *user, struct http_request *request);
+};
+
+struct http_config {
+    size_t header_bytes_max;   /* 0: 1 MiB + 4 KiB */
+    size_t body_bytes_max;     /* 0: 10 MiB */
+    size_t output_bytes_max;   /* 0: 64 MiB unread by one client */
+    unsigned conn_count_max;   /* 0: RLIMIT_NOFILE - 150; over it new ones are answered 503 and closed */
+    uint64_t request_timeout_ms, write_timeout_ms, idle_timeout_ms; /* 0: 60,000 60,000 300,000 */
+    const struct http_events *events;
+    void *user;
+};
+
+struct http_stats {
+    uint64_t conn_count;
+    uint64_t accepted;
+    uint64_t refused;
+    uint64_t requests;
+};
+
+int http_server_new(struct loop *loop, const struct http_config *config, struct http_server **ret_server, struct err *err);
+struct http_server *http_server_free(struct http_server *server); /* closes all; always NULL, accepts NULL */
+/* Accepts from a listening socket (TCP or unix) that somebody bound; takes the descriptor. */
+int http_server_listen(struct http_server *server, int take_fd, struct err *err);
+/* Stops accepting; idle connections close, busy ones after their answer; done(user) when none is left. Streams go on until
+ * http_server_free. */
+void http_server_drain(struct http_server *server, void (*done)(void *user), void *user);
+void http_server_get_stats(const struct http_server *server, struct http_stats *ret_stats);
+
+/* A request header by lower-case name; data NULL when absent. Valid while the request is. */
+struct span http_header(const struct http_request *request, const char *name);
+
+/* Answers at once. `headers` are complete lines "Name: value\r\n" in the wished order, or empty; Date, Content-Length (and
+ * Connection: close where due) are added. HEAD: the body's length is told, the body is not sent. */
+void http_respond(struct http_request *request, unsigned status, struct span headers, struct span body);
+/* As http_respond, but framed as chunked when body is above 2048 bytes (v2-api 1.4) and the client speaks 1.1. */
+void http_respond_json(struct http_request *request, unsigned status, struct span headers, struct span body);
+/* Answers and closes the connection. */
+void http_respond_close(struct http_request *request, unsigned status, struct span headers, struct span body);
+
+/* A chunked answer that stays open. The head goes out at this turn's end. */
+void http_stream_begin(struct http_request *request, unsigned status, struct span headers);
+void http_stream_chunk(struct http_request *request, struct span data);
+void http_stream_end(struct http_request *request); /* last chunk; the connection lives on if kept alive */
+/* Ends the connection without the last chunk. */
+void http_stream_abort(struct http_request *request);
+/* Bytes not yet taken by the client's socket. */
+size_t http_stream_unsent(const struct http_request *request);
+
+/* Another user's copy of the request's memory is not needed while a stream waits: frees headers and body now. Spans of the
+ * request are empty afterwards. */
+void http_stream_release(struct http_request *request);
+
+/* IMF-fixdate of now, refreshed each second: 29 bytes. */
+const char *http_date(struct http_server *server);
+const char *http_status_text(unsigned status);

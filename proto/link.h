@@ -1,0 +1,73 @@
+/* link.h: reliable, ordered, bounded messages between daemons, over nng.
+ *
+ * A hub is one nng socket: it listens on, or dials, one IPC path. A link is one live session with one peer, from the
+ * hello of both sides to the loss of the pipe. nng loses messages without an error (a full queue, a dead peer's
+ * leftovers), so on a link:
+ *   - every frame is a msgpack array [type, epoch, seq, ack, body]; the epoch is the dialer's random number of this
+ *     session; frames of another epoch or before the hello are dropped and answered hello_required;
+ *   - data frames are numbered, kept until acknowledged (acks ride on data, or go alone after 8 frames or 10 ms),
+ *     sent again when unacknowledged for 300 ms, delivered in order and exactly once per session;
+ *   - at most `window` (32) frames are unacknowledged: link_send then says -EAGAIN, on_writable tells when to go on;
+ *   - a pipe on which a frame stays unacknowledged for `stall_ms` is closed; a dialer dials again at once, then each 100 ms;
+ *     when a pipe goes, the link is down and everything unacknowledged on it has failed;
+ *   - one live link per dialing hub; the receive limit is set before listening and dialling.
+ * All callbacks run on the loop thread. Frames received before on_up or after on_down are never delivered. */
+#pragma once
+
+#include "common/buf.h"
+#include "common/err.h"
+
+struct hello; /* proto/hello.h */
+struct loop;
+struct link;
+struct link_hub;
+
+enum link_pattern {
+    LINK_REQREP, /* raw req (dials) / raw rep (listens, many peers) */
+    LINK_PAIR,   /* pair: one peer */
+};
+
+struct link_events {
+    /* The peer said hello. Its spans live for the call. Return <0 to refuse (the err's text is sent to the peer and
+     * shown by its on_refused). May send at once. */
+    int (*on_up)(void *user, struct link *link, const struct hello *peer, struct err *err);
+    /* The link is gone; `link` must not be used afterwards. */
+    void (*on_down)(void *user, struct link *link);
+    /* One message; body is an encoded message of proto/, valid for the call. */
+    void (*on_message)(void *user, struct link *link, unsigned type, struct span body);
+    /* Credits are back after link_send said -EAGAIN. May be NULL. */
+    void (*on_writable)(void *user, struct link *link);
+    /* The peer refused our hello; the hub keeps trying each second. May be NULL. */
+    void (*on_refused)(void *user, const char *text);
+    /* Fills our hello (component, ids, ...; protocol, version, epoch and pid are filled in by the link). Called for
+     * each new pipe. Spans must stay valid until the next call. */
+    void (*fill_hello)(void *user, struct hello *ret_hello);
+};
+
+struct link_config {
+    enum link_pattern pattern;
+    bool listen;             /* false: dial, and dial again for ever */
+    const char *path;        /* of the socket, short and relative to the current directory; copied */
+    size_t frame_bytes_max;  /* received frames above are dropped with their pipe; 0: LINK_IPC_BYTES_MAX */
+    unsigned window;         /* 0: 32 */
+    uint64_t stall_ms;       /* 0: 1000 */
+    const struct link_events *events;
+    void *user;
+};
+
+/* Begins to listen or dial. */
+int link_hub_open(struct loop *loop, const struct link_config *config, struct link_hub **ret_hub, struct err *err);
+struct link_hub *link_hub_close(struct link_hub *hub); /* calls no callback; always NULL, accepts NULL */
+
+/* Sends the encoded message in *take_body. 0: taken, *take_body is left empty. -EAGAIN: no credit; still yours. */
+int link_send(struct link *link, unsigned type, struct buf *take_body);
+bool link_can_send(const struct link *link);
+size_t link_unacknowledged(const struct link *link);
+
+/* Ends the session as if the pipe had broken; on_down follows in a later turn. */
+void link_drop(struct link *link);
+
+void link_set_user(struct link *link, void *user); /* the caller's own, per link */
+void *link_get_user(const struct link *link);
+/* uid and pid of the peer's process as the kernel has them; -1/0 where unknown. */
+int64_t link_peer_uid(const struct link *link);
