@@ -1,5 +1,5 @@
 /* loop.h: one event loop a daemon, over libuv. The loop thread owns all the daemon's state; every callback here runs
- * on it. Only loop_post may be called from other threads.
+ * on it. Only loop_post and loop_waker_wake may be called from other threads.
  *
  * A turn: poll and run callbacks; then all turn-end callbacks in the order they were added. Work gathered in a turn
  * (ops to propose, reads to serve, bytes to write) is done at its end, once, for all. */
@@ -9,6 +9,7 @@
 
 struct loop;
 struct loop_timer;
+struct loop_waker;
 
 typedef void (*loop_fn)(void *user);
 
@@ -21,8 +22,9 @@ void loop_stop(struct loop *loop);
 /* Runs fn(user) on the loop thread soon. Any thread. */
 void loop_post(struct loop *loop, loop_fn fn, void *user);
 
-/* Runs fn at each turn's end, until the loop is freed. */
+/* Runs fn at each turn's end, until the loop is freed or the pair is taken off again (not from a turn-end callback). */
 void loop_on_turn_end(struct loop *loop, loop_fn fn, void *user);
+void loop_off_turn_end(struct loop *loop, loop_fn fn, void *user);
 
 /* SIGTERM and the like become loop events. */
 void loop_on_signal(struct loop *loop, int signal, loop_fn fn, void *user);
@@ -32,6 +34,13 @@ struct loop_timer *loop_timer_new(struct loop *loop, loop_fn fn, void *user);
 void loop_timer_start(struct loop_timer *timer, uint64_t delay_ms, uint64_t repeat_ms);
 void loop_timer_stop(struct loop_timer *timer);
 struct loop_timer *loop_timer_free(struct loop_timer *timer); /* always NULL, accepts NULL */
+
+/* A lasting loop_post: fn(user) runs on the loop thread at least once after each wake; wakes that come before it runs
+ * are one. No lock, no allocation: for callbacks of foreign threads that come by the thousand. */
+struct loop_waker *loop_waker_new(struct loop *loop, loop_fn fn, void *user);
+void loop_waker_wake(struct loop_waker *waker); /* any thread */
+/* Loop thread, once no other thread can wake it any more; fn is not called again. Always NULL, accepts NULL. */
+struct loop_waker *loop_waker_free(struct loop_waker *waker);
 
 /* Monotonic, cached at the start of the turn. */
 uint64_t loop_now_ms(const struct loop *loop);
