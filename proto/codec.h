@@ -9,15 +9,17 @@
  * A decoded message's spans point into the input and its lists into the scratch: they live as long as both,
  * until the scratch's next codec_scratch_reset.
  * Unknown tags are skipped and counted. A missing REQUIRED field, a wrong type, an oversized value, too many
- * list items, too deep nesting, trailing bytes: -EBADMSG, the err naming message and field. The input is scanned
- * (counts <= bytes left, depth <= 8) before the unpacker sees it, so no input makes us allocate
- * more than a fixed multiple of its own size. Pure: no I/O, no globals. */
+ * list items, too deep nesting, a tag that comes twice, trailing bytes: -EBADMSG, the err naming message and field.
+ * The input is scanned (counts <= bytes left, depth <= 8, at most a million objects; proto/scan.h) before the unpacker
+ * sees it, so no input makes us allocate more than a fixed multiple of its own size. Pure: no I/O, no globals. */
 #pragma once
 
 #include "common/buf.h"
 #include "common/err.h"
 
 enum { CODEC_DEPTH_MAX = 8, CODEC_TAG_MAX = 63 };
+
+struct msgpack_zone;
 
 struct span_list {
     struct span *items;
@@ -54,6 +56,7 @@ struct codec_scratch {
     size_t used;
     size_t capacity;
     struct codec_scratch_block *retired; /* blocks outgrown since the last reset, still referred to */
+    struct msgpack_zone *zone;           /* the unpacker's, kept for its memory */
     uint64_t unknown_tags;               /* counted since init */
 };
 
@@ -61,7 +64,7 @@ void codec_scratch_reset(struct codec_scratch *scratch);
 void codec_scratch_fini(struct codec_scratch *scratch);
 
 /* Appends the encoded message. Fields whose bit (1 << tag) is unset in `present` are left out; REQUIRED ones are
- * always written. */
+ * always written. A BYTES member or LIST item above the field's limit is the caller's broken promise. */
 void codec_encode(const struct codec_message *shape, const void *message, struct buf *out);
 
 /* Fills *ret_message (struct_bytes long; zeroed first), present bits set for what was there. */
