@@ -5,6 +5,7 @@
  */
 #include "common/counters.h"
 
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
