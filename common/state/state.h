@@ -16,6 +16,7 @@ struct state_read;
 enum {
     STATE_ROOT_ID = 1,
     STATE_NAME_KEY_BYTES_MAX = 487, /* a longer name is stored under prefix + BLAKE2b, whole in the value */
+    STATE_PATH_BYTES_MAX = 4096,
 };
 
 struct state_meta {
@@ -48,6 +49,9 @@ struct state *state_close(struct state *state); /* always NULL, accepts NULL; no
 
 /* member/state/CURRENT: the live generation's number; -ENOENT before the first. state_dir: "member/state" of the data dir. */
 int state_current_generation(const char *state_dir, uint64_t *ret_generation, struct err *err);
+
+/* The directory of a generation's environment: <state_dir>/<16 hex digits>. */
+void state_generation_path(const char *state_dir, uint64_t generation, char ret_path[STATE_PATH_BYTES_MAX]);
 
 /* A reusable read transaction: begin renews it, end resets it. */
 int state_read_new(struct state *state, struct state_read **ret_read, struct err *err);
