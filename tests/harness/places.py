@@ -1,0 +1,112 @@
+"""Ports, folders and waiting.
+
+A port is reserved by an abstract Unix socket that bears its number, so two runs of the tests on one host never
+choose the same one, and nothing lies about afterwards. Ports come from below the range that the kernel hands
+out to outgoing connections: a client's socket cannot take one between the choice and the bind.
+"""
+
+import atexit
+import contextlib
+import os
+import random
+import shutil
+import socket
+import tempfile
+import time
+
+PORT_MIN, PORT_MAX = 11000, 29000
+
+
+class FreePort:
+    """A loopback port that nobody listens on, ours until released or the process ends."""
+
+    def __init__(self):
+        for _ in range(2000):
+            port = random.SystemRandom().randrange(PORT_MIN, PORT_MAX)
+            claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                claim.bind("\0quorate-test-port-%d" % port)
+            except OSError:
+                claim.close()
+                continue
+            if _is_free(port):
+                self.port, self._claim = port, claim
+                return
+            claim.close()
+        raise RuntimeError("no free port between %d and %d" % (PORT_MIN, PORT_MAX))
+
+    def release(self):
+        self._claim.close()
+
+
+def _is_free(port):
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+_claimed = []
+
+
+def free_ports(count):
+    """Port numbers that stay reserved until this process ends."""
+    ports = [FreePort() for _ in range(count)]
+    _claimed.extend(ports)
+    return [p.port for p in ports]
+
+
+_root = None
+
+
+def scratch_root():
+    """The folder of this run, on the disk (not /tmp, which may be memory), removed at exit."""
+    global _root
+    if _root is None:
+        parent = os.environ.get("QUORATE_TEST_TMP") or os.environ.get("TMPDIR") or "/var/tmp"
+        _root = tempfile.mkdtemp(prefix="quorate-test-", dir=parent)
+        atexit.register(_remove_root, os.getpid(), _root)
+    return _root
+
+
+def _remove_root(owner, path):
+    if os.getpid() == owner:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def scratch_dir(name="dir"):
+    path = tempfile.mkdtemp(prefix=name + "-", dir=scratch_root())
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def poll(condition, timeout, what, every=0.01):
+    """Calls condition until it answers something true, which is returned; fails loudly at the timeout."""
+    deadline = time.monotonic() + timeout
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            raise TimeoutError("%s: not within %.1f s" % (what, timeout))
+        time.sleep(every)
+
+
+def file_system(path):
+    """The type of the file system that holds path, as /proc/mounts names it."""
+    path = os.path.realpath(path)
+    best, kind = "", "unknown"
+    with open("/proc/self/mounts") as mounts:
+        for line in mounts:
+            fields = line.split()
+            point = fields[1].replace("\\040", " ")
+            inside = path == point or path.startswith(point.rstrip("/") + "/")
+            if inside and len(point) >= len(best):
+                best, kind = point, fields[2]
+    return kind
