@@ -9,13 +9,22 @@
  * (nothing was touched, starting again cannot help), 1 for what fails later, 3 for storage errors. */
 #pragma once
 
+#include <stdio.h>
+
 #include "common/err.h"
 #include "common/log.h"
 
-enum { CONF_KEYS_MAX = 128, CONF_EXIT_FAILED = 1, CONF_EXIT_USAGE = 2, CONF_EXIT_STORAGE = 3 };
+enum {
+    CONF_KEYS_MAX = 128,
+    CONF_EXIT_FAILED = 1,
+    CONF_EXIT_USAGE = 2,
+    CONF_EXIT_STORAGE = 3
+};
 
 /* raftd exits with it once its member was removed from the cluster; quorate turns it into 0 for the suite. */
-enum { CONF_EXIT_REMOVED = 100 };
+enum {
+    CONF_EXIT_REMOVED = 100
+};
 
 enum conf_who {
     CONF_RAFTD = 1,
@@ -86,6 +95,7 @@ struct conf_tls {
 };
 
 struct conf_note {
+    const char *package; /* static */
     enum log_level level;
     char *text;
 };
@@ -97,9 +107,9 @@ struct conf {
 
     /* member */
     char *name;
-    char *data_dir;         /* absolute */
-    char *wal_dir;          /* absolute; default <data-dir>/member/wal */
-    char *run_dir;          /* absolute; default <data-dir>/run */
+    char *data_dir; /* absolute */
+    char *wal_dir;  /* absolute; default <data-dir>/member/wal */
+    char *run_dir;  /* absolute; default <data-dir>/run */
     uint64_t heartbeat_interval_ms;
     uint64_t election_timeout_ms;
     uint64_t snapshot_count; /* never 0 */
@@ -189,6 +199,17 @@ int conf_start(struct conf *conf, enum conf_who who, int argc, char **argv);
 
 enum conf_origin conf_origin_of(const struct conf *conf, const char *flag);
 const char *conf_who_name(enum conf_who who);
+
+void conf_print_usage(const struct conf *conf, FILE *out); /* one line */
+void conf_print_help(const struct conf *conf, FILE *out);
+void conf_print_version(FILE *out);
+/* "flag = value  (origin)", one a line, in the table's order. */
+void conf_print_effective(const struct conf *conf, FILE *out);
+
+/* What only a first start asks for (operators may leave these flags on later ones): that this member is in
+ * initial-cluster with its advertised URLs, that no URL stands twice, and that this release serves such a cluster.
+ * May ask the resolver. For quorate and raftd, when the log is empty. */
+int conf_check_bootstrap(const struct conf *conf, struct err *err);
 
 /* Makes the data directory with member/, and the run directory with apply/, where they are missing: 0700. */
 int conf_make_dirs(const struct conf *conf, struct err *err);
