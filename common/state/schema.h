@@ -1,4 +1,4 @@
-/* schema.h: how the tables of the state are laid out. For the files of this folder only.
+/* schema.h: how the tables of the state are laid out. For this folder, and for stored through state_write.h.
  *
  * nodes   parent directory id (u64, big endian) + name        node record
  *         own directory id + empty name                       self record of a directory
