@@ -14,7 +14,8 @@ The generator knows nothing of the servers' state; its keys are few, so that req
 
 import random
 
-PLAIN = ["a", "b", "c", "d"]
+FOLDERS = ["a", "b", "c", "d"]
+FILES = ["f", "g", "h", "i", "j", "k"]
 ODD = [
     "_h", "_x", "...", "x y", "100%", "a+b", "é", "日本", "😀", "<&>", 'q"q', "back\\slash", "a;b", "a?b", "a#b", "=&=",
     "\u2028", "\u2029", "tab\there", "nl\nl", "\x7f", "\x01", "\x00", "~!*'()", ",:@$", "[]{}|^`", "A", "aa", "a-b",
@@ -51,13 +52,14 @@ class Generator:
         self.random = random.Random(seed)
         self.watch_count = 0
         self.live = []
+        self.recent = []
 
     # Pieces.
 
-    def segment(self):
+    def segment(self, last):
         roll = self.random.random()
-        if roll < 0.72:
-            return self.random.choice(PLAIN).encode()
+        if roll < 0.78:
+            return self.random.choice(FILES if last and roll < 0.55 else FOLDERS).encode()
         if roll < 0.94:
             return self.random.choice(ODD).encode("utf-8")
         if roll < 0.97:
@@ -65,8 +67,10 @@ class Generator:
         return b"k" * self.random.choice([1, 64, 240, 260, 496, 600])
 
     def key(self):
+        if self.recent and self.random.random() < 0.25:
+            return self.random.choice(self.recent)
         depth = self.random.choices([0, 1, 2, 3, 4], [2, 40, 38, 16, 4])[0]
-        return tuple(self.segment() for _ in range(depth))
+        return tuple(self.segment(last=at == depth - 1) for at in range(depth))
 
     def encode_segment(self, segment):
         out = bytearray()
@@ -96,9 +100,9 @@ class Generator:
                 out += b"%%%02X" % byte
         return bytes(out)
 
-    def value(self):
+    def value(self, short=0.5):
         roll = self.random.random()
-        if roll < 0.5:
+        if roll < short:
             return self.random.choice([b"1", b"2", b"x", b"y", b"", b"true"])
         if roll < 0.7:
             return b" ".join(self.random.choice(ODD).encode("utf-8") for _ in range(self.random.randrange(1, 5)))
@@ -124,21 +128,22 @@ class Generator:
         choices = [b"{{M:%s}}" % mark] * 5 + [b"{{I+0}}", b"{{I-1}}", b"0", b"1", b"007", b"18446744073709551615"]
         return self.number(self.random.choice(choices))
 
-    def ttl(self):
-        return self.number(self.random.choice([b"", b"3600", b"5000", b"86400", b"0003600", b"1000000", b"9223372037",
-                                               b"9300000000"]))
+    def ttl(self, plain_set):
+        choices = [b"", b"3600", b"5000", b"86400", b"0003600", b"1000000"]
+        if plain_set:  # Beyond what a time holds: permanent. Elsewhere the reference's arithmetic wraps (D7).
+            choices += [b"9223372037", b"9300000000"]
+        return self.number(self.random.choice(choices))
 
     # Requests.
 
     def write_parameters(self, method, key):
         """The parameters of a PUT, POST or DELETE, each a pair of already encoded bytes."""
         pairs, chance = [], self.random.random
-        refresh = False
         if method != b"DELETE" and chance() < 0.85:
             pairs.append((b"value", self.encode_value(self.value())))
         if chance() < 0.12:
-            pairs.append((b"prevValue", self.encode_value(self.value())))
-        if chance() < 0.14:
+            pairs.append((b"prevValue", self.encode_value(self.value(short=0.9))))
+        if chance() < 0.16:
             pairs.append((b"prevIndex", self.prev_index(key)))
         if chance() < 0.22:
             pairs.append((b"prevExist", self.boolean()))
@@ -147,13 +152,11 @@ class Generator:
         if chance() < (0.35 if method == b"DELETE" else 0.03):
             pairs.append((b"recursive", self.boolean()))
         if chance() < 0.13:
-            pairs.append((b"ttl", self.ttl()))
+            pairs.append((b"ttl", self.ttl(not any(name.startswith(b"prev") for name, _ in pairs))))
         if chance() < 0.06:
             pairs.append((b"noValueOnSuccess", self.boolean()))
         if chance() < 0.07:
-            word = self.boolean()
-            refresh = word in TRUE
-            pairs.append((b"refresh", word))
+            pairs.append((b"refresh", self.boolean()))
             if chance() < 0.8:
                 pairs.append((b"ttl", b"4000"))
             if chance() < 0.7:
@@ -165,10 +168,23 @@ class Generator:
         if chance() < 0.06:
             self.random.shuffle(pairs)
         if chance() < 0.04 and pairs:
-            pairs.append((self.random.choice(pairs)[0], self.random.choice([b"1", b"false", b"zz", b""])))
-        # Whether the entry was a refresh: the first value of that name counts, which a shuffle cannot change
-        # unless the name came twice; such requests are told apart by what they answer.
-        return pairs, refresh
+            name = self.random.choice(pairs)[0]
+            pairs.append((name, b"7200" if name == b"ttl" else self.random.choice([b"1", b"false", b"zz", b""])))
+        return pairs
+
+    def compare_parameters(self, method, key):
+        """A compareAndSwap or compareAndDelete with a fair chance."""
+        pairs = [(b"value", self.encode_value(self.value(short=0.9)))] if method == b"PUT" else []
+        which = self.random.random()
+        if which < 0.7:
+            pairs.append((b"prevIndex", self.prev_index(key)))
+        if which > 0.5:
+            pairs.append((b"prevValue", self.random.choice([b"1", b"2", b"x", b"y", b"true"])))
+        if self.random.random() < 0.2:
+            pairs.append((b"ttl", b"3600"))
+        if self.random.random() < 0.2:
+            pairs.append((b"prevExist", b"true"))
+        return pairs
 
     def noise(self):
         return self.random.choice([
@@ -190,12 +206,17 @@ class Generator:
 
     def write(self):
         method = self.random.choices([b"PUT", b"POST", b"DELETE"], [66, 12, 22])[0]
-        key = self.key()
-        pairs, refresh = self.write_parameters(method, key)
+        if self.recent and self.random.random() < 0.12:
+            key, method = self.random.choice(self.recent[:4]), self.random.choice([b"PUT", b"PUT", b"DELETE"])
+            pairs = self.compare_parameters(method, key)
+        else:
+            key = self.key()
+            pairs = self.write_parameters(method, key)
+        self.recent = [key] + self.recent[:11]
         in_query = [p for p in pairs if method == b"DELETE" or p[0] != b"value" and self.random.random() < 0.35
                     or self.random.random() < 0.03]
         in_body = [p for p in pairs if p not in in_query]
-        headers, body, options = [], None, {"key": key, "refresh": refresh}
+        headers, body, options = [], None, {"key": key}
         if method != b"DELETE" or self.random.random() < 0.1:
             body = self.join(in_body)
             if method == b"DELETE":
@@ -211,6 +232,9 @@ class Generator:
             if self.random.random() < 0.02:
                 headers.append((b"Expect", b"100-continue"))
         self.odd_headers(headers, options)
+        form = body is not None and any(v in FORM_TYPES for n, v in headers if n == b"Content-Type")
+        words = [v for n, v in (in_body if form and method != b"DELETE" else []) + in_query if n == b"refresh"]
+        options["refresh"] = words[:1] != [] and words[0] in TRUE
         target = self.target(key)
         query = self.join(in_query)
         if query or self.random.random() < 0.02:
