@@ -1,0 +1,56 @@
+#include "daemons/gatewayd/watch/match.h"
+
+#include "proto/outcome.h"
+
+bool watch_is_below(struct span path, struct span above)
+{
+    if (above.bytes <= 1) {
+        return path.bytes > 1;
+    }
+    return path.bytes > above.bytes && path.data[above.bytes] == '/' &&
+           span_starts_with(path, above);
+}
+
+bool watch_is_hidden(struct span path, struct span above)
+{
+    if (!watch_is_below(path, above)) {
+        return false;
+    }
+    size_t at = above.bytes <= 1 ? 0 : above.bytes; /* of the slash before the first segment left */
+    while (at + 1 < path.bytes) {
+        if (path.data[at + 1] == '_') {
+            return true;
+        }
+        const uint8_t *slash = memchr(path.data + at + 1, '/', path.bytes - at - 1);
+        if (slash == NULL) {
+            return false;
+        }
+        at = (size_t)(slash - path.data);
+    }
+    return false;
+}
+
+bool watch_took_subtree(const struct event *event)
+{
+    return (event->action == EVENT_DELETE || event->action == EVENT_EXPIRE) &&
+           (event->dir || event->prev_dir);
+}
+
+bool watch_is_untold(const struct event *event)
+{
+    return event->silent || event->internal;
+}
+
+bool watch_matches_past(struct span key, bool recursive, const struct event *event)
+{
+    if (watch_is_untold(event)) {
+        return false;
+    }
+    if (span_eq(event->path, key)) {
+        return true;
+    }
+    if (recursive && watch_is_below(event->path, key)) {
+        return !watch_is_hidden(event->path, key);
+    }
+    return watch_took_subtree(event) && watch_is_below(key, event->path);
+}
