@@ -1,0 +1,393 @@
+/* drive.c: feeds the core and does its duties, in the order in which raft.h lists them.
+ *
+ * Steps never nest: a write that completes within its own duty, or a callback that wants another step, is noted and taken
+ * up when the duties are done. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/loop.h"
+#include "daemons/raftd/raftd_impl.h"
+#include "proto/hello.h"
+
+void raftd_input_init(struct raft_input *input, enum raft_input_kind kind)
+{
+    *input = (struct raft_input){
+        .kind = kind, .now_ns = clock_boottime_ns(), .wall_ns = clock_wall_ns()
+    };
+}
+
+void raftd_fail(struct raftd *raftd, int exit_status)
+{
+    if (raftd->exit_status < 0) {
+        raftd->exit_status = exit_status;
+    }
+    loop_stop(raftd->loop);
+}
+
+static void do_write(struct raftd *raftd, const struct raft_write *write)
+{
+    struct wal_base base;
+    struct buf configuration = BUF_INIT;
+
+    if (write->seq == 0) {
+        return;
+    }
+    if (write->base != NULL) {
+        membership_encode(&raftd->membership, &write->base->members, &configuration);
+        base = (struct wal_base){
+            .reset = true,
+            .index = write->base->index,
+            .term = write->base->term,
+            .cluster_time_ns = write->base->time_ns,
+            .cluster_id = raftd->membership.cluster_id,
+            .member_id = raftd->membership.self_id,
+            .configuration = buf_span(&configuration),
+        };
+    }
+    storage_write(raftd->storage, write, write->base != NULL ? &base : NULL);
+    buf_fini(&configuration);
+}
+
+/* Entries read back from the log, handed to the core as they were. */
+struct read_back {
+    struct raft_entry *entries;
+    struct buf *data;
+    size_t count;
+    size_t capacity;
+};
+
+static int collect_entry(void *user, const struct wal_entry *entry)
+{
+    struct read_back *back = user;
+
+    if (back->count == back->capacity) {
+        back->capacity = MAX((size_t)64, back->capacity * 2);
+        back->entries = xrealloc(back->entries, back->capacity * sizeof *back->entries);
+        back->data = xrealloc(back->data, back->capacity * sizeof *back->data);
+    }
+    struct buf *data = &back->data[back->count];
+    *data = BUF_INIT;
+    buf_append_span(data, entry->data);
+    back->entries[back->count++] = (struct raft_entry){
+        .index = entry->index,
+        .term = entry->term,
+        .time_ns = entry->time_ns,
+        .kind = (enum raft_entry_kind)entry->kind,
+        .change = entry->kind == RAFT_ENTRY_CONFIG ? membership_change_of(entry->data)
+                                                   : (struct raft_change){ 0 },
+        .data = buf_span(data),
+    };
+    return 0;
+}
+
+static void answer_need(struct raftd *raftd, const struct raft_need *need)
+{
+    struct read_back back = { 0 };
+    struct err err = { 0 };
+    struct raft_input input;
+    int result = storage_read(
+            raftd->storage, need->first, need->end, need->bytes_max, collect_entry, &back, &err);
+
+    if (result < 0) {
+        log_error_err(&err, "raftd.log.unreadable", "first=%" PRIu64 " end=%" PRIu64, need->first,
+                need->end);
+        back.count = 0;
+        if (result == -EBADMSG || result == -EIO) {
+            raftd_fail(raftd, CONF_EXIT_STORAGE);
+        }
+    }
+    raftd_input_init(&input, RAFT_INPUT_ENTRIES_READ);
+    input.read.peer_id = need->peer_id;
+    input.read.first = need->first;
+    input.read.entries = (struct raft_entry_span){ back.entries, back.count };
+    raftd_step(raftd, &input);
+    for (size_t i = 0; i < back.count; i++) {
+        buf_fini(&back.data[i]);
+    }
+    free(back.entries);
+    free(back.data);
+}
+
+static void do_answers(struct raftd *raftd, const struct raft_ready *ready)
+{
+    for (size_t i = 0; i < ready->grant_count; i++) {
+        gateways_read_granted(raftd->gateways, ready->grants[i].context, ready->grants[i].index);
+    }
+    for (size_t i = 0; i < ready->read_refused_count; i++) {
+        gateways_read_refused(raftd->gateways, ready->reads_refused[i].context);
+    }
+    for (size_t i = 0; i < ready->refused_count; i++) {
+        if (ready->refused[i].context == raftd->asking.context) {
+            raftd->asking.refusal = ready->refused[i].reason;
+        }
+    }
+}
+
+/* What the duties leave to be done once this ready is no longer looked at. */
+struct after {
+    bool state_changed;
+    bool removed;
+    struct raft_need needs[8];
+    size_t need_count;
+};
+
+static void do_duties(struct raftd *raftd, const struct raft_ready *ready, struct after *after)
+{
+    do_write(raftd, &ready->write);
+    housekeeping_on_entries(raftd, ready->apply);
+    applier_add(raftd->applier, ready->apply);
+    do_answers(raftd, ready);
+    after->state_changed |= ready->state_changed;
+    after->removed |= ready->removed;
+    for (size_t i = 0; i < ready->need_count && after->need_count < ARRAY_COUNT(after->needs);
+            i++) {
+        after->needs[after->need_count++] = ready->needs[i];
+    }
+}
+
+static void step_once(struct raftd *raftd, struct raft_input *input, struct after *after)
+{
+    struct raft_ready ready;
+    int result = raft_step(raftd->raft, input, &ready);
+
+    if (result < 0) {
+        log_warning("raftd.step.refused", "input=%d result=%d", (int)input->kind, result);
+    }
+    do_duties(raftd, &ready, after);
+}
+
+void raftd_step(struct raftd *raftd, struct raft_input *input)
+{
+    struct after after = { 0 };
+
+    INVARIANT(!raftd->in_step);
+    raftd->in_step = true;
+    step_once(raftd, input, &after);
+    while (raftd->synced.pending) {
+        struct raft_input synced;
+        raftd_input_init(&synced, RAFT_INPUT_SYNCED);
+        synced.synced.write_seq = raftd->synced.write_seq;
+        synced.synced.last_index = raftd->synced.last_index;
+        synced.synced.last_term = raftd->synced.last_term;
+        raftd->synced.pending = false;
+        step_once(raftd, &synced, &after);
+    }
+    raftd->in_step = false;
+    if (after.removed) {
+        raftd_fail(raftd, CONF_EXIT_REMOVED);
+    }
+    for (size_t i = 0; i < after.need_count; i++) {
+        answer_need(raftd, &after.needs[i]);
+    }
+    if (after.state_changed) {
+        housekeeping_on_state_changed(raftd);
+    }
+}
+
+enum raft_refusal raftd_propose(struct raftd *raftd, uint64_t context, enum raft_entry_kind kind,
+        const struct span *ops, size_t count)
+{
+    struct raft_input input;
+
+    if (count > raftd->entry_capacity) {
+        raftd->entry_capacity = count * 2;
+        raftd->entries = xrealloc(raftd->entries, raftd->entry_capacity * sizeof *raftd->entries);
+    }
+    for (size_t i = 0; i < count; i++) {
+        raftd->entries[i] = (struct raft_entry){ .kind = kind, .data = ops[i] };
+        if (kind == RAFT_ENTRY_CONFIG) {
+            raftd->entries[i].change = membership_change_of(ops[i]);
+        }
+    }
+    raftd_input_init(&input, RAFT_INPUT_PROPOSE);
+    input.proposal =
+            (struct raft_proposal){ .context = context, .entries = { raftd->entries, count } };
+    raftd->asking.context = context;
+    raftd->asking.refusal = RAFT_REFUSAL_NONE;
+    raftd_step(raftd, &input);
+    return raftd->asking.refusal;
+}
+
+/* ---- From the gatewayds ---- */
+
+static bool on_propose(void *user, uint64_t context, const struct span *ops, size_t count)
+{
+    struct raftd *raftd = user;
+    enum raft_refusal refusal = raftd_propose(raftd, context, RAFT_ENTRY_OP, ops, count);
+
+    switch (refusal) {
+    case RAFT_REFUSAL_NONE:
+        return true;
+    case RAFT_REFUSAL_NO_LEADER:
+    case RAFT_REFUSAL_TRANSFERRING:
+        return false;
+    case RAFT_REFUSAL_NO_SPACE:
+        gateways_refuse_ops(
+                raftd->gateways, ops, count, REFUSAL_NO_SPACE, "no space left on the data disk");
+        return true;
+    case RAFT_REFUSAL_OVERLOADED:
+        gateways_refuse_ops(
+                raftd->gateways, ops, count, REFUSAL_OVERLOADED, "too many uncommitted writes");
+        return true;
+    case RAFT_REFUSAL_STOPPED:
+        gateways_refuse_ops(
+                raftd->gateways, ops, count, REFUSAL_STOPPING, "this member was removed");
+        return true;
+    case RAFT_REFUSAL_CHANGE_PENDING:
+    case RAFT_REFUSAL_CHANGE_INVALID:
+    default:
+        gateways_refuse_ops(raftd->gateways, ops, count, REFUSAL_BAD_OP, "not a key operation");
+        return true;
+    }
+}
+
+static void on_read_index(void *user, uint64_t context)
+{
+    struct raftd *raftd = user;
+    struct raft_input input;
+
+    raftd_input_init(&input, RAFT_INPUT_READ);
+    input.reads = (struct raft_ids){ &context, 1 };
+    raftd_step(raftd, &input);
+}
+
+static void on_member_change(void *user, uint64_t context, struct span op)
+{
+    struct raftd *raftd = user;
+
+    (void)op;
+    /* Needs the links to other members. */
+    gateways_member_result(raftd->gateways, context, 500, "Internal Server Error");
+}
+
+static void fill_hello(void *user, struct hello *ret_hello)
+{
+    struct raftd *raftd = user;
+
+    ret_hello->component = SPAN_LIT("raftd");
+    ret_hello->cluster_id = raftd->membership.cluster_id;
+    ret_hello->member_id = raftd->membership.self_id;
+    ret_hello->start_wall_ns = raftd->start_wall_ns;
+    SET(ret_hello, hello_tag_cluster_id);
+    SET(ret_hello, hello_tag_member_id);
+    SET(ret_hello, hello_tag_start_wall_ns);
+}
+
+static void fill_state(void *user, struct buf *out)
+{
+    housekeeping_fill_state(user, out);
+}
+
+const struct gateways_events raftd_gateways_events = {
+    .propose = on_propose,
+    .read_index = on_read_index,
+    .member_change = on_member_change,
+    .fill_hello = fill_hello,
+    .fill_state = fill_state,
+};
+
+/* ---- From stored ---- */
+
+static void on_stored_up(void *user, const struct hello *peer)
+{
+    retention_on_stored_up(user, peer);
+}
+
+static void on_stored_down(void *user)
+{
+    struct raftd *raftd = user;
+    struct raft_input input;
+
+    raftd_input_init(&input, RAFT_INPUT_APPLY_PAUSE);
+    raftd_step(raftd, &input);
+}
+
+static void on_resume(void *user, uint64_t index, uint64_t term)
+{
+    retention_on_stored_at(user, index, term);
+}
+
+static void on_apply_done(void *user, const struct apply_done *done)
+{
+    struct raftd *raftd = user;
+    struct raft_input input;
+
+    raftd_input_init(&input, RAFT_INPUT_APPLIED);
+    input.position.index = done->index;
+    input.position.term = done->term;
+    raftd_step(raftd, &input);
+    raftd->state_has_space = !done->no_space;
+    housekeeping_on_applied(raftd, done);
+}
+
+static void on_snapshot_made(void *user, const struct snapshot_made *made)
+{
+    retention_on_snapshot_made(user, made);
+}
+
+static void on_snapshot_bad(void *user, const struct snapshot_bad *bad)
+{
+    retention_on_snapshot_bad(user, bad);
+}
+
+const struct applier_events raftd_applier_events = {
+    .fill_hello = fill_hello,
+    .on_up = on_stored_up,
+    .on_down = on_stored_down,
+    .on_resume = on_resume,
+    .on_done = on_apply_done,
+    .on_snapshot_made = on_snapshot_made,
+    .on_snapshot_bad = on_snapshot_bad,
+};
+
+/* ---- From the log ---- */
+
+static void on_written(void *user, uint64_t write_seq, uint64_t last_index, uint64_t last_term)
+{
+    struct raftd *raftd = user;
+
+    if (raftd->in_step) {
+        raftd->synced.pending = true;
+        raftd->synced.write_seq = write_seq;
+        raftd->synced.last_index = last_index;
+        raftd->synced.last_term = last_term;
+        return;
+    }
+    struct raft_input input;
+    raftd_input_init(&input, RAFT_INPUT_SYNCED);
+    input.synced.write_seq = write_seq;
+    input.synced.last_index = last_index;
+    input.synced.last_term = last_term;
+    raftd_step(raftd, &input);
+}
+
+static void on_recorded(void *user, const struct storage_snapshot *snapshot)
+{
+    retention_on_recorded(user, snapshot);
+}
+
+static void on_space(void *user, bool has_space)
+{
+    struct raftd *raftd = user;
+
+    raftd->disk_has_space = has_space; /* the core is told with the next round of housekeeping */
+}
+
+static void on_storage_failed(void *user, const struct err *err)
+{
+    struct raftd *raftd = user;
+
+    log_event_err(LOG_LEVEL_CRIT, err, "raftd.log.failed",
+            "action=exit status=%d what_the_disk_kept_is_read_at_the_next_start",
+            CONF_EXIT_STORAGE);
+    raftd_fail(raftd, CONF_EXIT_STORAGE);
+}
+
+const struct storage_events raftd_storage_events = {
+    .on_written = on_written,
+    .on_snapshot_recorded = on_recorded,
+    .on_space = on_space,
+    .on_failed = on_storage_failed,
+};

@@ -1,0 +1,50 @@
+/* gateways.h: raftd's side of raftd.ipc: takes ops, read-index requests and membership changes from the
+ * gatewayds of this member, and keeps them told of raft's state.
+ *
+ * Ops are handed on as they came, a message's worth at a time, and not looked into; only a refusal reads
+ * their request ids. A proposal that has no leader to go to waits in a queue (bounded in bytes and time) and is offered
+ * again when one is known. Outcomes never pass here: they come from stored. Loop thread only. */
+#pragma once
+
+#include "common/buf.h"
+#include "proto/propose.h"
+
+struct gateways;
+struct hello;
+struct loop;
+
+struct gateways_events {
+    /* Propose these. False: no leader is known, keep them and offer them again. */
+    bool (*propose)(void *user, uint64_t context, const struct span *ops, size_t count);
+    /* Ask for a read index; answered by gateways_read_granted or gateways_read_refused, perhaps within the call. */
+    void (*read_index)(void *user, uint64_t context);
+    void (*member_change)(void *user, uint64_t context, struct span op);
+    void (*fill_hello)(void *user, struct hello *ret_hello);
+    void (*fill_state)(void *user, struct buf *out); /* appends an encoded raft_state */
+};
+
+int gateways_open(struct loop *loop, const char *path, const struct gateways_events *events,
+        void *user, struct gateways **ret_gateways, struct err *err);
+struct gateways *gateways_close(struct gateways *gateways); /* always NULL, accepts NULL */
+
+/* Offers again what waits for a leader: proposals and reads. */
+void gateways_retry(struct gateways *gateways);
+
+/* Tells every gatewayd raft's state now. */
+void gateways_tell_state(struct gateways *gateways);
+
+/* These ops will not be proposed. Only within the propose call with this context, or for its queued ops. */
+void gateways_refuse_ops(struct gateways *gateways, const struct span *ops, size_t count,
+        enum refusal reason, const char *text);
+
+void gateways_read_granted(struct gateways *gateways, uint64_t context, uint64_t index);
+void gateways_read_refused(
+        struct gateways *gateways, uint64_t context); /* asked again by gateways_retry */
+
+void gateways_member_result(
+        struct gateways *gateways, uint64_t context, unsigned http_status, const char *text);
+
+/* Drops what has waited longer than the clients do. Call a few times a second. */
+void gateways_expire(struct gateways *gateways, uint64_t now_ms, uint64_t wait_ms_max);
+
+size_t gateways_waiting(const struct gateways *gateways);

@@ -1,0 +1,314 @@
+/* housekeeping.c: what happens without being asked: ticks, sync entries, this member's registration, and telling the
+ * gatewayds how raft is doing. */
+#include <stdlib.h>
+
+#include "common/clock.h"
+#include "common/ids.h"
+#include "common/log.h"
+#include "common/loop.h"
+#include "daemons/raftd/raftd_impl.h"
+#include "proto/op.h"
+#include "proto/propose.h"
+#include "version.h"
+
+enum {
+    CHECK_MS = 100,
+    OWN_OP_RETRY_MS = 2000,
+    SYNC_SPACING_MS =
+            1, /* between sync entries that follow each other, so that others get their turn */
+};
+/* While keys have TTLs the log gets a time this often: the floor for whoever leads next. */
+#define TIME_FLOOR_NS (UINT64_C(10) * 1000000000U)
+
+uint64_t raftd_request_timeout_ms(const struct raftd *raftd)
+{
+    return 5000 + 2 * raftd->conf->election_timeout_ms;
+}
+
+/* ---- Our own entries ---- */
+
+static bool is_leader(const struct raftd *raftd)
+{
+    struct raft_status status;
+    raft_get_status(raftd->raft, &status);
+    return status.role == RAFT_ROLE_LEADER;
+}
+
+static void make_publish(struct raftd *raftd)
+{
+    const struct conf_list *urls = &raftd->conf->advertise_client_urls;
+    struct op op = {
+        .kind = OP_MEMBER_PUBLISH,
+        .counter = raftd->start_wall_ns, /* one start's publication is not taken for another's */
+        .member_id = raftd->membership.self_id,
+        .name = span_str(raftd->conf->name),
+    };
+
+    op.client_urls.items = xcalloc(urls->count, sizeof *op.client_urls.items);
+    op.client_urls.count = urls->count;
+    for (size_t i = 0; i < urls->count; i++) {
+        op.client_urls.items[i] = span_str(urls->items[i]);
+    }
+    SET(&op, op_tag_member_id);
+    SET(&op, op_tag_name);
+    SET(&op, op_tag_client_urls);
+    op_encode(&op, &raftd->publish.bytes);
+    free(op.client_urls.items);
+}
+
+static void make_version(struct raftd *raftd)
+{
+    struct op op = {
+        .kind = OP_CLUSTER_VERSION,
+        .counter = raftd->start_wall_ns,
+        .version = span_str(ETCD_CLUSTER_VERSION),
+    };
+
+    SET(&op, op_tag_version);
+    op_encode(&op, &raftd->version.bytes);
+}
+
+static void propose_own(struct raftd *raftd, struct own_op *own, uint64_t now_ms)
+{
+    if (own->done || (own->asked_at_ms != 0 && now_ms - own->asked_at_ms < OWN_OP_RETRY_MS)) {
+        return;
+    }
+    struct span op = buf_span(&own->bytes);
+    if (raftd_propose(raftd, OWN_CONTEXT, RAFT_ENTRY_OP, &op, 1) == RAFT_REFUSAL_NONE) {
+        own->asked_at_ms = now_ms;
+    }
+}
+
+static void propose_registration(struct raftd *raftd)
+{
+    uint64_t now_ms = clock_monotonic_ms();
+
+    propose_own(raftd, &raftd->publish, now_ms);
+    if (is_leader(raftd)) {
+        propose_own(raftd, &raftd->version, now_ms);
+    }
+}
+
+static void propose_sync(struct raftd *raftd)
+{
+    struct op op = { .kind = OP_SYNC };
+    struct buf bytes = BUF_INIT;
+    struct raft_status status;
+
+    op_encode(&op, &bytes);
+    struct span span = buf_span(&bytes);
+    /* The index is known before: a leader's entries follow its last. */
+    raft_get_status(raftd->raft, &status);
+    raftd->sync_index = status.last_index + 1;
+    if (raftd_propose(raftd, OWN_CONTEXT, RAFT_ENTRY_OP, &span, 1) != RAFT_REFUSAL_NONE) {
+        raftd->sync_index = 0;
+    }
+    buf_fini(&bytes);
+}
+
+/* Proposes a sync entry if one is due, else has the timer come back when one is. */
+static void schedule_sync(struct raftd *raftd)
+{
+    uint64_t now_ns = raft_cluster_time_ns(raftd->raft, clock_boottime_ns());
+
+    if (raftd->sync_index != 0 || raftd->next_deadline_ns == 0 || !is_leader(raftd)) {
+        return;
+    }
+    if (now_ns >= raftd->next_deadline_ns) {
+        propose_sync(raftd);
+        return;
+    }
+    /* Rounded up: a timer that comes early would only come again. */
+    uint64_t wait_ms = (raftd->next_deadline_ns - now_ns + 999999) / 1000000;
+    loop_timer_start(raftd->expiry_timer, MIN(wait_ms, (uint64_t)60000), 0);
+}
+
+static void on_expiry_timer(void *user)
+{
+    schedule_sync(user);
+}
+
+/* ---- What the core and stored report ---- */
+
+void housekeeping_on_entries(struct raftd *raftd, struct raft_entry_span entries)
+{
+    if (entries.count == 0) {
+        return;
+    }
+    raftd->last_entry_time_ns = entries.items[entries.count - 1].time_ns;
+    for (size_t i = 0; i < entries.count && (!raftd->publish.done || !raftd->version.done); i++) {
+        struct span data = entries.items[i].data;
+        char id[IDS_TEXT_BYTES];
+        if (!raftd->publish.done && span_eq(data, buf_span(&raftd->publish.bytes))) {
+            raftd->publish.done = true;
+            log_line(LOG_LEVEL_INFO, "etcdserver",
+                    "published {Name:%s ClientURLs:[%s]} to cluster %s", raftd->conf->name,
+                    raftd->conf->advertise_client_urls.count > 0
+                            ? raftd->conf->advertise_client_urls.items[0]
+                            : "",
+                    ids_text(raftd->membership.cluster_id, id));
+        } else if (!raftd->version.done && span_eq(data, buf_span(&raftd->version.bytes))) {
+            raftd->version.done = true;
+            log_line(LOG_LEVEL_INFO, "etcdserver", "set the initial cluster version to %.3s",
+                    ETCD_CLUSTER_VERSION);
+            log_line(LOG_LEVEL_INFO, "etcdserver/api", "enabled capabilities for version %.3s",
+                    ETCD_CLUSTER_VERSION);
+        }
+    }
+}
+
+void housekeeping_on_applied(struct raftd *raftd, const struct apply_done *done)
+{
+    if (raftd->sync_index != 0 && done->index >= raftd->sync_index) {
+        raftd->sync_index = 0;
+    }
+    raftd->next_deadline_ns = done->next_deadline_ns;
+    raftd->has_ttl_keys = done->has_ttl_keys;
+    if (raftd->next_deadline_ns == 0 || raftd->sync_index != 0) {
+        return;
+    }
+    if (raft_cluster_time_ns(raftd->raft, clock_boottime_ns()) >= raftd->next_deadline_ns) {
+        loop_timer_start(raftd->expiry_timer, SYNC_SPACING_MS, 0);
+    } else {
+        schedule_sync(raftd);
+    }
+}
+
+void housekeeping_on_state_changed(struct raftd *raftd)
+{
+    struct raft_status status;
+
+    raft_get_status(raftd->raft, &status);
+    if (status.leader_id != raftd->last_leader_id) {
+        raftd->last_leader_id = status.leader_id;
+        raftd->leader_since_wall_ns = clock_wall_ns();
+        raftd->sync_index = 0;
+        char id[IDS_TEXT_BYTES];
+        if (status.leader_id != 0) {
+            log_notice("raftd.leader.known", "leader=%s term=%" PRIu64 " self=%d",
+                    ids_text(status.leader_id, id), status.term,
+                    status.leader_id == status.self_id);
+            propose_registration(raftd);
+            schedule_sync(raftd);
+        } else {
+            log_warning("raftd.leader.lost", "term=%" PRIu64 " action=elect", status.term);
+        }
+    }
+    gateways_retry(raftd->gateways);
+    gateways_tell_state(raftd->gateways);
+}
+
+void housekeeping_fill_state(struct raftd *raftd, struct buf *out)
+{
+    struct raft_status status;
+    struct storage_stats stats;
+
+    raft_get_status(raftd->raft, &status);
+    storage_get_stats(raftd->storage, &stats);
+    struct raft_state state = {
+        .member_id = status.self_id,
+        .cluster_id = raftd->membership.cluster_id,
+        .leader_id = status.leader_id,
+        .term = status.term,
+        .commit_index = status.commit_index,
+        .role = (uint64_t)status.role,
+        .leader_since_wall_ns = raftd->leader_since_wall_ns,
+        .no_space = !raftd->told_writable,
+        .vote = status.vote,
+        .leader_changes = status.leader_changes,
+        .proposals_pending = gateways_waiting(raftd->gateways),
+        .proposals_failed = status.proposals_refused,
+        .wal_syncs = stats.writes,
+        .wal_bytes = stats.disk_bytes,
+    };
+    SET(&state, raft_state_tag_leader_since_wall_ns);
+    SET(&state, raft_state_tag_no_space);
+    SET(&state, raft_state_tag_vote);
+    SET(&state, raft_state_tag_leader_changes);
+    SET(&state, raft_state_tag_proposals_pending);
+    SET(&state, raft_state_tag_proposals_failed);
+    SET(&state, raft_state_tag_wal_syncs);
+    SET(&state, raft_state_tag_wal_bytes);
+    raft_state_encode(&state, out);
+}
+
+/* ---- Timers ---- */
+
+static void on_tick(void *user)
+{
+    struct raftd *raftd = user;
+    struct raft_input input;
+
+    raftd_input_init(&input, RAFT_INPUT_TICK);
+    raftd_step(raftd, &input);
+}
+
+static void tell_writable(struct raftd *raftd)
+{
+    bool writable = raftd->disk_has_space && raftd->state_has_space;
+    struct raft_input input;
+
+    if (writable == raftd->told_writable) {
+        return;
+    }
+    raftd->told_writable = writable;
+    if (writable) {
+        log_notice("raftd.space.back", "action=accept_writes");
+    } else {
+        log_error("raftd.space.none", "log=%d state=%d action=refuse_writes_until_space_is_made",
+                raftd->disk_has_space, raftd->state_has_space);
+    }
+    raftd_input_init(&input, RAFT_INPUT_WRITABLE);
+    input.writable = writable;
+    raftd_step(raftd, &input);
+}
+
+static void on_check(void *user)
+{
+    struct raftd *raftd = user;
+    uint64_t now_ms = clock_monotonic_ms();
+
+    storage_check(raftd->storage);
+    tell_writable(raftd);
+    applier_check(raftd->applier, now_ms);
+    gateways_expire(raftd->gateways, now_ms, raftd_request_timeout_ms(raftd));
+    gateways_retry(raftd->gateways);
+    propose_registration(raftd);
+    uint64_t time_ns = raft_cluster_time_ns(raftd->raft, clock_boottime_ns());
+    if (raftd->has_ttl_keys && raftd->sync_index == 0 && is_leader(raftd) &&
+            time_ns > raftd->last_entry_time_ns + TIME_FLOOR_NS) {
+        propose_sync(raftd);
+    }
+    schedule_sync(raftd);
+    gateways_tell_state(raftd->gateways);
+}
+
+/* Everything that the turn's steps left for stored goes in one message. */
+static void on_turn_end(void *user)
+{
+    struct raftd *raftd = user;
+    applier_flush(raftd->applier, retention_log_bytes(raftd));
+}
+
+int housekeeping_start(struct raftd *raftd, struct err *err)
+{
+    (void)err;
+    make_publish(raftd);
+    make_version(raftd);
+    loop_on_turn_end(raftd->loop, on_turn_end, raftd);
+    raftd->tick_timer = loop_timer_new(raftd->loop, on_tick, raftd);
+    raftd->check_timer = loop_timer_new(raftd->loop, on_check, raftd);
+    raftd->expiry_timer = loop_timer_new(raftd->loop, on_expiry_timer, raftd);
+    loop_timer_start(raftd->tick_timer, 0, raftd->conf->heartbeat_interval_ms);
+    loop_timer_start(raftd->check_timer, CHECK_MS, CHECK_MS);
+    return 0;
+}
+
+void housekeeping_stop(struct raftd *raftd)
+{
+    raftd->tick_timer = loop_timer_free(raftd->tick_timer);
+    raftd->check_timer = loop_timer_free(raftd->check_timer);
+    raftd->expiry_timer = loop_timer_free(raftd->expiry_timer);
+    buf_fini(&raftd->publish.bytes);
+    buf_fini(&raftd->version.bytes);
+}

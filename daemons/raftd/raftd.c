@@ -1,0 +1,210 @@
+#include "daemons/raftd/raftd.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/ids.h"
+#include "common/log.h"
+#include "common/loop.h"
+#include "common/notify.h"
+#include "daemons/raftd/raftd_impl.h"
+
+enum {
+    MEMBERS_SERVED_MAX = 1
+};
+
+static void free_roles(struct raft_members *roles)
+{
+    free((void *)(uintptr_t)roles->voters.items);
+    free((void *)(uintptr_t)roles->learners.items);
+    free((void *)(uintptr_t)roles->removed.items);
+}
+
+static struct raft_options core_options(const struct raftd *raftd)
+{
+    const struct conf *conf = raftd->conf;
+    struct raft_options options = raft_options_default;
+
+    options.self_id = raftd->membership.self_id;
+    options.seed = clock_monotonic_ns() ^ raftd->membership.self_id;
+    options.tick_ns = conf->heartbeat_interval_ms * 1000000;
+    options.heartbeat_ticks = 1;
+    options.election_ticks = (uint32_t)(conf->election_timeout_ms / conf->heartbeat_interval_ms);
+    options.pre_vote = conf->pre_vote;
+    options.fast_start = conf->initial_election_tick_advance;
+    return options;
+}
+
+static int new_core(struct raftd *raftd, const struct raft_hard_state *hard,
+        const struct wal_base *base, const struct raft_entry *entries, size_t entry_count,
+        struct err *err)
+{
+    struct raft_options options = core_options(raftd);
+    struct raft_base core_base = {
+        .index = base->index, .term = base->term, .time_ns = base->cluster_time_ns
+    };
+
+    membership_roles(&raftd->membership, &core_base.members);
+    raftd->raft = raft_new(&options, hard, &core_base);
+    free_roles(&core_base.members);
+    if (raft_load_entries(raftd->raft, (struct raft_entry_span){ entries, entry_count }) < 0) {
+        return err_set(err, -EBADMSG, "the log in %s does not continue its base at index %" PRIu64,
+                raftd->conf->wal_dir, base->index);
+    }
+    return 0;
+}
+
+/* A new cluster's log begins with the registration of each member: the same entries everywhere, committed
+ * by agreement. */
+static int bootstrap(struct raftd *raftd, struct err *err)
+{
+    TRY(membership_from_conf(raftd->conf, &raftd->membership, err));
+    struct membership *membership = &raftd->membership;
+    if (membership->count > MEMBERS_SERVED_MAX) {
+        return err_set(err, -EINVAL,
+                "--initial-cluster names %zu members: this version serves one; name only this "
+                "member",
+                membership->count);
+    }
+    struct raft_hard_state hard = { .term = 1, .commit = membership->count };
+    struct raft_entry *entries = xcalloc(membership->count, sizeof *entries);
+    struct buf *ops = xcalloc(membership->count, sizeof *ops);
+    struct buf configuration = BUF_INIT;
+    struct raft_members roles;
+
+    for (size_t i = 0; i < membership->count; i++) {
+        membership_encode_add(&membership->items[i], &ops[i]);
+        entries[i] = (struct raft_entry){
+            .index = i + 1,
+            .term = 1,
+            .kind = RAFT_ENTRY_CONFIG,
+            .change = membership_change_of(buf_span(&ops[i])),
+            .data = buf_span(&ops[i]),
+        };
+    }
+    membership_roles(membership, &roles);
+    membership_encode(membership, &roles, &configuration);
+    free_roles(&roles);
+    struct wal_base base = {
+        .cluster_id = membership->cluster_id,
+        .member_id = membership->self_id,
+        .configuration = buf_span(&configuration),
+    };
+    int result = storage_create(
+            raftd->conf, &base, &hard, entries, membership->count, &raftd->storage, err);
+    if (result == 0) {
+        result = new_core(raftd, &hard, &base, entries, membership->count, err);
+    }
+    for (size_t i = 0; i < membership->count; i++) {
+        buf_fini(&ops[i]);
+    }
+    free(ops);
+    free(entries);
+    buf_fini(&configuration);
+    return result;
+}
+
+static int recover(struct raftd *raftd, struct err *err)
+{
+    CLEANUP(storage_recovered_fini) struct storage_recovered recovered = { 0 };
+
+    TRY(storage_open(raftd->conf, &raftd->storage, &recovered, err));
+    TRY(membership_decode(buf_span(&recovered.configuration), &raftd->membership, err));
+    raftd->membership.cluster_id = recovered.base.cluster_id;
+    raftd->membership.self_id = recovered.base.member_id;
+    TRY(new_core(raftd, &recovered.hard, &recovered.base, recovered.entries, recovered.entry_count,
+            err));
+    TRY(retention_recover(raftd, &recovered, err));
+    log_notice("raftd.log.recovered",
+            "base=%" PRIu64 " entries=%zu term=%" PRIu64 " commit=%" PRIu64
+            " snapshots=%zu torn_bytes=%" PRIu64,
+            recovered.base.index, recovered.entry_count, recovered.hard.term, recovered.hard.commit,
+            raftd->snapshot_count, recovered.torn_bytes);
+    return 0;
+}
+
+int raftd_new(const struct conf *conf, struct raftd **ret_raftd, struct err *err)
+{
+    struct raftd *raftd = xcalloc(1, sizeof *raftd);
+
+    raftd->conf = conf;
+    raftd->exit_status = -1;
+    raftd->start_wall_ns = clock_wall_ns();
+    raftd->disk_has_space = true;
+    raftd->state_has_space = true;
+    raftd->told_writable = true;
+    int exists = storage_exists(conf, err);
+    int result = exists;
+    if (exists == 0) {
+        result = bootstrap(raftd, err);
+    } else if (exists > 0) {
+        result = recover(raftd, err);
+    }
+    if (result < 0) {
+        (void)raftd_free(raftd);
+        return result;
+    }
+    char member[IDS_TEXT_BYTES];
+    char cluster[IDS_TEXT_BYTES];
+    log_notice("raftd.member", "name=%s member_id=%s cluster_id=%s new=%d", conf->name,
+            ids_text(raftd->membership.self_id, member),
+            ids_text(raftd->membership.cluster_id, cluster), exists == 0);
+    *ret_raftd = raftd;
+    return 0;
+}
+
+static void on_stop_signal(void *user)
+{
+    struct raftd *raftd = user;
+
+    log_notice("raftd.stopping", "reason=signal");
+    notify_stopping();
+    raftd_fail(raftd, 0);
+}
+
+int raftd_start(struct raftd *raftd, struct err *err)
+{
+    if (chdir(raftd->conf->run_dir) < 0) {
+        return err_errno(err, "enter the run directory %s", raftd->conf->run_dir);
+    }
+    raftd->loop = loop_new();
+    loop_on_signal(raftd->loop, SIGTERM, on_stop_signal, raftd);
+    loop_on_signal(raftd->loop, SIGINT, on_stop_signal, raftd);
+    TRY(storage_start(raftd->storage, raftd->loop, &raftd_storage_events, raftd, err));
+    TRY(gateways_open(
+            raftd->loop, "raftd.ipc", &raftd_gateways_events, raftd, &raftd->gateways, err));
+    TRY(applier_open(
+            raftd->loop, "apply/apply.ipc", &raftd_applier_events, raftd, &raftd->applier, err));
+    TRY(housekeeping_start(raftd, err));
+    notify_ready();
+    return 0;
+}
+
+int raftd_loop(struct raftd *raftd)
+{
+    loop_run(raftd->loop);
+    return raftd->exit_status < 0 ? 0 : raftd->exit_status;
+}
+
+struct raftd *raftd_free(struct raftd *raftd)
+{
+    if (raftd == NULL) {
+        return NULL;
+    }
+    raftd->applier = applier_close(raftd->applier);
+    raftd->gateways = gateways_close(raftd->gateways);
+    if (raftd->loop != NULL) {
+        housekeeping_stop(raftd);
+    }
+    raftd->storage = storage_close(raftd->storage);
+    raftd->raft = raft_free(raftd->raft);
+    raftd->loop = loop_free(raftd->loop);
+    retention_fini(raftd);
+    membership_fini(&raftd->membership);
+    free(raftd->entries);
+    free(raftd);
+    return NULL;
+}

@@ -1,0 +1,480 @@
+#include "daemons/raftd/storage.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/loop.h"
+#include "daemons/raftd/membership.h"
+#include "daemons/raftd/wal/writer.h"
+
+enum {
+    INLINE_BYTES_MAX = 64 * 1024,
+    INLINE_SYNC_US_MAX = 2000, /* above, a sync on the loop would delay heartbeats */
+};
+
+/* One queued write with copies of all it points to. */
+struct item {
+    struct writer_item writer; /* first: the WAL thread hands this back */
+    uint64_t last_index;
+    uint64_t last_term;
+    bool is_snapshot;
+    struct wal_hard_state hard;
+    struct wal_base base;
+    struct wal_snapshot snapshot;
+    struct wal_entry *entries;
+    struct buf bytes; /* the entries' data and the base's configuration */
+};
+
+struct storage {
+    struct wal *wal;
+    struct writer *writer;
+    struct loop *loop;
+    const struct storage_events *events;
+    void *user;
+    struct list waiting; /* found the disk full; to be submitted again in this order */
+    struct storage_stats stats;
+    uint64_t sync_us; /* moving average of inline writes */
+    bool failed;
+};
+
+/* What the WAL thread hands to the loop. */
+struct completion {
+    struct storage *storage;
+    struct list items;
+    struct err err;
+};
+
+void storage_recovered_fini(struct storage_recovered *recovered)
+{
+    free(recovered->entries);
+    free(recovered->snapshots);
+    buf_fini(&recovered->configuration);
+    *recovered = (struct storage_recovered){ 0 };
+}
+
+int storage_exists(const struct conf *conf, struct err *err)
+{
+    return wal_exists(conf->wal_dir, err);
+}
+
+static struct wal_entry to_wal_entry(const struct raft_entry *entry)
+{
+    return (struct wal_entry){
+        .index = entry->index,
+        .term = entry->term,
+        .time_ns = entry->time_ns,
+        .kind = (uint8_t)entry->kind,
+        .data = entry->data,
+    };
+}
+
+int storage_create(const struct conf *conf, const struct wal_base *base,
+        const struct raft_hard_state *hard, const struct raft_entry *entries, size_t entry_count,
+        struct storage **ret_storage, struct err *err)
+{
+    struct wal_config config = { .dir = conf->wal_dir };
+    struct wal_hard_state wal_hard = { hard->term, hard->vote, hard->commit };
+    struct storage *storage = xcalloc(1, sizeof *storage);
+    struct wal_entry *copies = xcalloc(entry_count, sizeof *copies);
+    struct wal_write write = { .entries = copies, .entry_count = entry_count };
+
+    list_init(&storage->waiting);
+    for (size_t i = 0; i < entry_count; i++) {
+        copies[i] = to_wal_entry(&entries[i]);
+    }
+    int result = wal_create(&config, base, &wal_hard, &storage->wal, err);
+    if (result == 0) {
+        result = wal_append(storage->wal, &write, 1, err);
+    }
+    if (result == 0) {
+        result = wal_sync(storage->wal, err);
+    }
+    free(copies);
+    if (result < 0) {
+        (void)storage_close(storage);
+        return result;
+    }
+    *ret_storage = storage;
+    return 0;
+}
+
+static void recover_entry(
+        struct storage_recovered *recovered, size_t *capacity, const struct wal_entry *entry)
+{
+    if (recovered->entry_count == *capacity) {
+        *capacity = MAX((size_t)1024, *capacity * 2);
+        recovered->entries = xrealloc(recovered->entries, *capacity * sizeof *recovered->entries);
+    }
+    recovered->entries[recovered->entry_count++] = (struct raft_entry){
+        .index = entry->index,
+        .term = entry->term,
+        .time_ns = entry->time_ns,
+        .kind = (enum raft_entry_kind)entry->kind,
+        .data = { NULL, entry->data.bytes },
+    };
+    if (entry->kind == RAFT_ENTRY_CONFIG) {
+        recovered->entries[recovered->entry_count - 1].change = membership_change_of(entry->data);
+    }
+}
+
+static void recover_cut(struct storage_recovered *recovered, uint64_t index)
+{
+    while (recovered->entry_count > 0 &&
+            recovered->entries[recovered->entry_count - 1].index > index) {
+        recovered->entry_count--;
+    }
+}
+
+static void recover_base(struct storage_recovered *recovered, const struct wal_base *base)
+{
+    buf_clear(&recovered->configuration);
+    buf_append_span(&recovered->configuration, base->configuration);
+    recovered->base = *base;
+    recovered->base.configuration = buf_span(&recovered->configuration);
+    if (base->reset) {
+        recovered->entry_count = 0;
+        return;
+    }
+    /* Entries that the base covers are of no more use. */
+    size_t covered = 0;
+    while (covered < recovered->entry_count && recovered->entries[covered].index <= base->index) {
+        covered++;
+    }
+    recovered->entry_count -= covered;
+    if (covered > 0 && recovered->entry_count > 0) {
+        memmove(recovered->entries, recovered->entries + covered,
+                recovered->entry_count * sizeof *recovered->entries);
+    }
+}
+
+static void recover_snapshot(
+        struct storage_recovered *recovered, const struct wal_snapshot *snapshot)
+{
+    for (size_t i = 0; i < recovered->snapshot_count; i++) {
+        if (recovered->snapshots[i].index == snapshot->index) {
+            return;
+        }
+    }
+    recovered->snapshots = xrealloc(
+            recovered->snapshots, (recovered->snapshot_count + 1) * sizeof *recovered->snapshots);
+    recovered->snapshots[recovered->snapshot_count++] =
+            (struct storage_snapshot){ snapshot->index, snapshot->term };
+}
+
+static int read_all(struct wal *wal, struct storage_recovered *recovered, struct err *err)
+{
+    struct wal_record record;
+    size_t capacity = 0;
+    int result;
+
+    while ((result = wal_read(wal, &record, err)) > 0) {
+        switch (record.kind) {
+        case WAL_RECORD_BASE:
+            recover_base(recovered, &record.base);
+            break;
+        case WAL_RECORD_HARD_STATE:
+            recovered->hard = (struct raft_hard_state){ record.hard.term, record.hard.vote,
+                record.hard.commit };
+            break;
+        case WAL_RECORD_CUT:
+            recover_cut(recovered, record.cut_index);
+            break;
+        case WAL_RECORD_ENTRY:
+            recover_entry(recovered, &capacity, &record.entry);
+            break;
+        case WAL_RECORD_SNAPSHOT:
+            recover_snapshot(recovered, &record.snapshot);
+            break;
+        default:
+            return err_set(err, -EBADMSG, "record of kind %d in the log; a newer version wrote it",
+                    (int)record.kind);
+        }
+    }
+    recovered->torn_bytes = wal_torn_bytes(wal);
+    return result;
+}
+
+int storage_open(const struct conf *conf, struct storage **ret_storage,
+        struct storage_recovered *ret_recovered, struct err *err)
+{
+    struct wal_config config = { .dir = conf->wal_dir };
+    struct storage_recovered recovered = { 0 };
+    struct storage *storage = xcalloc(1, sizeof *storage);
+
+    list_init(&storage->waiting);
+    int result = wal_open(&config, &storage->wal, err);
+    if (result == 0) {
+        result = read_all(storage->wal, &recovered, err);
+    }
+    if (result == 0) {
+        result = wal_start_append(storage->wal, err);
+    }
+    if (result < 0) {
+        storage_recovered_fini(&recovered);
+        (void)storage_close(storage);
+        return result;
+    }
+    *ret_recovered = recovered;
+    /* The struct was copied: its span must follow the buffer. */
+    ret_recovered->base.configuration = buf_span(&ret_recovered->configuration);
+    *ret_storage = storage;
+    return 0;
+}
+
+static void item_free(struct item *item)
+{
+    free(item->entries);
+    buf_fini(&item->bytes);
+    free(item);
+}
+
+static void storage_fail(struct storage *storage, const struct err *err)
+{
+    if (!storage->failed) {
+        storage->failed = true;
+        storage->events->on_failed(storage->user, err);
+    }
+}
+
+/* One item came back from the log: tell the core, keep it for later, or give up. Consumes it. */
+static void finish_item(struct storage *storage, struct item *item, const struct err *err)
+{
+    if (item->writer.result == -ENOSPC) {
+        list_append(&storage->waiting, &item->writer.link);
+        if (storage->stats.has_space) {
+            storage->stats.has_space = false;
+            storage->events->on_space(storage->user, false);
+        }
+        return;
+    }
+    if (item->writer.result < 0) {
+        storage_fail(storage, err);
+    } else if (item->is_snapshot) {
+        struct storage_snapshot snapshot = { item->snapshot.index, item->snapshot.term };
+        storage->events->on_snapshot_recorded(storage->user, &snapshot);
+    } else {
+        storage->stats.writes++;
+        storage->events->on_written(
+                storage->user, item->writer.write_seq, item->last_index, item->last_term);
+    }
+    item_free(item);
+}
+
+static void on_completion(void *user)
+{
+    struct completion *completion = user;
+    struct storage *storage = completion->storage;
+
+    /* A callback may write again, inline: the list is our own by now. */
+    while (!list_is_empty(&completion->items)) {
+        struct item *item = CONTAINER_OF(completion->items.next, struct item, writer.link);
+        list_remove(&item->writer.link);
+        finish_item(storage, item, &completion->err);
+    }
+    free(completion);
+}
+
+/* WAL thread: only packs up and posts. */
+static void on_done(void *user, struct list *items, const struct err *err)
+{
+    struct storage *storage = user;
+    struct completion *completion = xcalloc(1, sizeof *completion);
+
+    completion->storage = storage;
+    completion->err = *err;
+    list_init(&completion->items);
+    while (!list_is_empty(items)) {
+        struct list *node = items->next;
+        list_remove(node);
+        list_append(&completion->items, node);
+    }
+    loop_post(storage->loop, on_completion, completion);
+}
+
+int storage_start(struct storage *storage, struct loop *loop, const struct storage_events *events,
+        void *user, struct err *err)
+{
+    storage->loop = loop;
+    storage->events = events;
+    storage->user = user;
+    storage->stats.has_space = true;
+    return writer_start(storage->wal, on_done, storage, &storage->writer, err);
+}
+
+struct storage *storage_close(struct storage *storage)
+{
+    if (storage == NULL) {
+        return NULL;
+    }
+    storage->writer = writer_stop(storage->writer);
+    LIST_FOREACH (item, &storage->waiting, struct item, writer.link) {
+        item_free(item);
+    }
+    storage->wal = wal_close(storage->wal);
+    free(storage);
+    return NULL;
+}
+
+/* The write as the log takes it; entries and configuration still point into the core's memory. */
+static void fill_write(
+        struct item *item, const struct raft_write *write, const struct wal_base *base)
+{
+    struct wal_write *out = &item->writer.write;
+
+    item->last_index = write->last_index;
+    item->last_term = write->last_term;
+    item->writer.write_seq = write->seq;
+    item->hard = (struct wal_hard_state){ write->hard.term, write->hard.vote, write->hard.commit };
+    out->hard = &item->hard;
+    if (base != NULL) {
+        item->base = *base;
+        out->base = &item->base;
+    }
+    out->has_cut = write->cut;
+    out->cut_index = write->cut_index;
+    item->entries = xmalloc(write->append.count * sizeof *item->entries);
+    for (size_t i = 0; i < write->append.count; i++) {
+        item->entries[i] = to_wal_entry(&write->append.items[i]);
+    }
+    out->entries = item->entries;
+    out->entry_count = write->append.count;
+}
+
+static size_t data_bytes(const struct item *item)
+{
+    size_t bytes = item->base.configuration.bytes;
+    for (size_t i = 0; i < item->writer.write.entry_count; i++) {
+        bytes += item->entries[i].data.bytes;
+    }
+    return bytes;
+}
+
+static void copy_span(struct buf *bytes, struct span *span)
+{
+    uint8_t *start = bytes->data + bytes->bytes;
+    buf_append_span(bytes, *span);
+    span->data = start;
+}
+
+/* Makes the item independent of the core's memory, for as long as the WAL thread needs it. */
+static void own_data(struct item *item, size_t bytes)
+{
+    (void)buf_reserve(&item->bytes, bytes);
+    copy_span(&item->bytes, &item->base.configuration);
+    for (size_t i = 0; i < item->writer.write.entry_count; i++) {
+        copy_span(&item->bytes, &item->entries[i].data);
+    }
+}
+
+/* True if the item was done here and now (or failed so). */
+static bool write_inline(struct storage *storage, struct item *item, size_t bytes)
+{
+    struct err err = { 0 };
+
+    if (bytes > INLINE_BYTES_MAX || storage->sync_us > INLINE_SYNC_US_MAX ||
+            !list_is_empty(&storage->waiting)) {
+        storage->sync_us -= storage->sync_us /
+                            64; /* so that a slow spell does not rule inline writes out for ever */
+        return false;
+    }
+    uint64_t begin_ns = clock_monotonic_ns();
+    int result = writer_write_inline(storage->writer, &item->writer, &err);
+    if (result == -EAGAIN) {
+        return false;
+    }
+    uint64_t took_us = (clock_monotonic_ns() - begin_ns) / 1000;
+    storage->sync_us = (storage->sync_us * 7 + took_us) / 8;
+    if (result == -ENOSPC) {
+        own_data(item, bytes);
+    }
+    finish_item(storage, item, &err);
+    return true;
+}
+
+static void submit(struct storage *storage, struct item *item)
+{
+    if (!list_is_empty(&storage->waiting) && item->writer.write.entry_count > 0) {
+        /* Entries behind entries that found no space: order first. */
+        list_append(&storage->waiting, &item->writer.link);
+    } else {
+        writer_submit(storage->writer, &item->writer);
+    }
+}
+
+void storage_write(
+        struct storage *storage, const struct raft_write *write, const struct wal_base *base)
+{
+    struct item *item = xcalloc(1, sizeof *item);
+
+    fill_write(item, write, base);
+    size_t bytes = data_bytes(item);
+    storage->stats.bytes_appended += bytes;
+    if (storage->failed) {
+        item_free(item);
+        return;
+    }
+    if (!write_inline(storage, item, bytes)) {
+        own_data(item, bytes);
+        submit(storage, item);
+    }
+}
+
+void storage_record_snapshot(struct storage *storage, const struct storage_snapshot *snapshot,
+        const struct wal_base *base)
+{
+    struct item *item = xcalloc(1, sizeof *item);
+
+    item->is_snapshot = true;
+    item->snapshot = (struct wal_snapshot){ snapshot->index, snapshot->term };
+    item->writer.write.snapshot = &item->snapshot;
+    if (base != NULL) {
+        item->base = *base;
+        item->writer.write.base = &item->base;
+        own_data(item, base->configuration.bytes);
+    }
+    writer_submit(storage->writer, &item->writer);
+}
+
+void storage_purge_before(struct storage *storage, uint64_t index)
+{
+    writer_purge_before(storage->writer, index);
+}
+
+int storage_read(struct storage *storage, uint64_t first, uint64_t end, size_t bytes_max,
+        wal_entry_fn fn, void *user, struct err *err)
+{
+    INVARIANT_LT(first, end);
+    return wal_read_entries(storage->wal, first, end - 1, bytes_max, fn, user, err);
+}
+
+void storage_check(struct storage *storage)
+{
+    bool has_space = wal_has_space(storage->wal);
+
+    storage->stats.disk_bytes = wal_disk_bytes(storage->wal);
+    if (has_space && !list_is_empty(&storage->waiting)) {
+        struct list again;
+        list_init(&again);
+        while (!list_is_empty(&storage->waiting)) {
+            struct list *node = storage->waiting.next;
+            list_remove(node);
+            list_append(&again, node);
+        }
+        while (!list_is_empty(&again)) {
+            struct list *node = again.next;
+            list_remove(node);
+            writer_submit(storage->writer, &CONTAINER_OF(node, struct item, writer.link)->writer);
+        }
+    }
+    if (has_space != storage->stats.has_space) {
+        storage->stats.has_space = has_space;
+        storage->events->on_space(storage->user, has_space);
+    }
+}
+
+void storage_get_stats(const struct storage *storage, struct storage_stats *ret_stats)
+{
+    *ret_stats = storage->stats;
+}
