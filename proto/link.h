@@ -51,6 +51,8 @@ struct link_config {
     size_t frame_bytes_max;  /* received frames above are dropped with their pipe; 0: LINK_IPC_BYTES_MAX */
     unsigned window;         /* 0: 32 */
     uint64_t stall_ms;       /* 0: 1000 */
+    const uint64_t *peer_uids; /* listen: users whose processes may connect; others are closed before they say a word */
+    size_t peer_uid_count;     /* 0: any user */
     const struct link_events *events;
     void *user;
 };
@@ -71,3 +73,4 @@ void link_set_user(struct link *link, void *user); /* the caller's own, per link
 void *link_get_user(const struct link *link);
 /* uid and pid of the peer's process as the kernel has them; -1/0 where unknown. */
 int64_t link_peer_uid(const struct link *link);
+int64_t link_peer_pid(const struct link *link);
