@@ -306,6 +306,24 @@ int state_writer_copy(struct state_writer *writer, int fd, struct err *err)
     return code == 0 ? 0 : schema_error(err, code, "copy");
 }
 
+int state_writer_peek_txn_id(const char *dir, uint64_t *ret_txn_id, struct err *err)
+{
+    MDB_env *env;
+    MDB_envinfo info;
+
+    int code = mdb_env_create(&env);
+    if (code == 0) {
+        code = mdb_env_open(env, dir, MDB_RDONLY | MDB_NOLOCK | MDB_NOTLS, 0640);
+        code = code == 0 ? mdb_env_info(env, &info) : code;
+        mdb_env_close(env);
+    }
+    if (code != 0) {
+        return schema_error(err, code, dir);
+    }
+    *ret_txn_id = info.me_last_txnid;
+    return 0;
+}
+
 uint64_t state_writer_txn_id(const struct state_writer *writer)
 {
     MDB_envinfo info;

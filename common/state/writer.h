@@ -11,6 +11,7 @@ struct state_writer {
     struct MDB_cursor *nodes; /* of the open transaction */
     struct schema_meta meta;
     struct schema_meta committed;
+    uint64_t reserved_bytes; /* of the file: written, in use or not */
 };
 
 int writer_trash_add(struct state_writer *writer, uint64_t dir_id);

@@ -19,6 +19,8 @@
 enum {
     KEYSPACE_SYNC_EXPIRY_MAX = 1000,
     KEYSPACE_EXPIRY_MAX = 16,
+    KEYSPACE_EXPIRY_BYTES_MAX =
+            4 * 1024 * 1024, /* of events: large values expire a few at a time */
     KEYSPACE_SYNC_TRASH_MAX = 1000,
     KEYSPACE_TRASH_MAX = 32,
     V2_INTERNAL = 300,

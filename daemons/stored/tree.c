@@ -483,7 +483,9 @@ int tree_apply(struct keyspace *keyspace, const struct op *op)
 
 int tree_expire(struct keyspace *keyspace, unsigned keys_max)
 {
-    for (unsigned i = 0; i < keys_max; i++) {
+    size_t event_bytes = 0;
+
+    for (unsigned i = 0; i < keys_max && event_bytes < KEYSPACE_EXPIRY_BYTES_MAX; i++) {
         struct state_node node;
         uint64_t dir_id;
         int due = state_write_expiry_due(keyspace->writer, keyspace->meta->time_ns, &dir_id, &node);
@@ -501,6 +503,7 @@ int tree_expire(struct keyspace *keyspace, unsigned keys_max)
         }
         TRY(result);
         TRY(unlink_node(keyspace, dir_id, buf_span(&keyspace->path), &node, EVENT_EXPIRE));
+        event_bytes += keyspace->event.bytes;
         keyspace_publish_event(keyspace);
     }
     return 0;

@@ -1,0 +1,104 @@
+/* bench_apply.c: what a PUT costs stored: decode, apply, event, history, publication, commit. Run by hand:
+ *
+ *   bench_apply DIR [KEYS [BATCH [WRITES]]]
+ *
+ * Fills an empty state in DIR with KEYS keys of 256 bytes, then overwrites random ones. */
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "common/clock.h"
+#include "daemons/stored/replica.h"
+#include "proto/op.h"
+
+enum { VALUE_BYTES = 256, BATCH_MAX = 4096 };
+
+struct feed {
+    struct replica *replica;
+    struct buf bytes;
+    size_t ends[BATCH_MAX];
+    struct span items[BATCH_MAX];
+    uint64_t index;
+};
+
+static void add_put(struct feed *feed, size_t position, uint64_t key)
+{
+    static const uint8_t value[VALUE_BYTES] = { 'v' };
+    char path[64];
+    struct buf op_bytes = BUF_INIT;
+
+    int path_bytes = snprintf(path, sizeof path, "/bench/key%07" PRIu64, key);
+    struct op op = { .kind = OP_SET, .instance = 7, .counter = feed->index };
+    op.path = span_of(path, (size_t)path_bytes);
+    op.value = span_of(value, sizeof value);
+    SET(&op, op_tag_path);
+    SET(&op, op_tag_value);
+    op_encode(&op, &op_bytes);
+    struct entry entry = { .index = feed->index++, .term = 1, .time_ns = 1000, .kind = ENTRY_OP };
+    entry.data = buf_span(&op_bytes);
+    SET(&entry, entry_tag_data);
+    entry_encode(&entry, &feed->bytes);
+    feed->ends[position] = feed->bytes.bytes;
+    buf_fini(&op_bytes);
+}
+
+static uint64_t apply(struct feed *feed, size_t count)
+{
+    struct err err = { 0 };
+    struct replica_result result;
+    struct apply batch = { .prev_term = feed->index - count == 1 ? 0 : 1 };
+
+    batch.prev_index = feed->index - count - 1;
+    for (size_t i = 0, start = 0; i < count; start = feed->ends[i], i++) {
+        feed->items[i] = span_of(feed->bytes.data + start, feed->ends[i] - start);
+    }
+    batch.entries = (struct span_list){ feed->items, count };
+    uint64_t begin_ns = clock_monotonic_ns();
+    int code = replica_apply(feed->replica, &batch, 1, &result, &err);
+    if (code < 0 || result.refused) {
+        (void)fprintf(stderr, "apply: %d %s\n", code, err.text);
+        exit(1);
+    }
+    buf_clear(&feed->bytes);
+    return clock_monotonic_ns() - begin_ns;
+}
+
+int main(int argc, char **argv)
+{
+    struct err err = { 0 };
+    static struct feed feed = { .index = 1 };
+    uint64_t keys = argc > 2 ? strtoull(argv[2], NULL, 10) : 10000;
+    size_t batch = argc > 3 ? strtoull(argv[3], NULL, 10) : 64;
+    uint64_t writes = argc > 4 ? strtoull(argv[4], NULL, 10) : 200000;
+    struct replica_config config = { .dir = argc > 1 ? argv[1] : ".", .create = true, .boot_id = "x",
+        .history = { .window = 1000, .count = 65536, .bytes = 64 << 20 } };
+
+    (void)mkdir(config.dir, 0700);
+    if (replica_open(&config, &feed.replica, &err) < 0) {
+        (void)fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    for (uint64_t key = 0; key < keys;) {
+        size_t count = 0;
+        while (count < 1000 && key < keys) {
+            add_put(&feed, count++, key++);
+        }
+        (void)apply(&feed, count);
+    }
+    uint64_t spent_ns = 0;
+    uint64_t random = 88172645463325252U;
+    for (uint64_t done = 0; done < writes; done += batch) {
+        for (size_t i = 0; i < batch; i++) {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            add_put(&feed, i, random % keys);
+        }
+        spent_ns += apply(&feed, batch);
+    }
+    (void)printf("keys=%" PRIu64 " batch=%zu writes=%" PRIu64 " us_per_put=%.2f file_mb=%" PRIu64 "\n",
+            keys, batch, writes, (double)spent_ns / 1e3 / (double)writes,
+            state_writer_file_bytes(replica_writer(feed.replica)) >> 20);
+    (void)replica_close(feed.replica);
+    buf_fini(&feed.bytes);
+    return 0;
+}
