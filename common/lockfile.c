@@ -33,20 +33,38 @@ static int write_pid(int fd, const char *path, struct err *err)
     return 0;
 }
 
+/* Whether the file at path is still the one we opened: a holder that gave up may have removed it meanwhile. */
+static bool is_same_file(int fd, const char *path)
+{
+    struct stat opened;
+    struct stat named;
+
+    return fstat(fd, &opened) == 0 && stat(path, &named) == 0 && opened.st_ino == named.st_ino &&
+           opened.st_dev == named.st_dev;
+}
+
+static int take_lock(int fd, const char *path, struct err *err)
+{
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno == EWOULDBLOCK) {
+            return err_set(
+                    err, -EWOULDBLOCK, "%s is held by process %ld", path, (long)read_pid(fd));
+        }
+        return err_errno(err, "lock %s", path);
+    }
+    if (!is_same_file(fd, path)) {
+        return err_set(err, -EWOULDBLOCK, "%s was removed while it was being locked", path);
+    }
+    return write_pid(fd, path, err);
+}
+
 int lockfile_open(const char *path, int *ret_fd, struct err *err)
 {
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) {
         return err_errno(err, "open %s", path);
     }
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-        int r = errno == EWOULDBLOCK ? err_set(err, -EWOULDBLOCK, "%s is held by process %ld", path,
-                                               (long)read_pid(fd))
-                                     : err_errno(err, "lock %s", path);
-        (void)close(fd);
-        return r;
-    }
-    int r = write_pid(fd, path, err);
+    int r = take_lock(fd, path, err);
     if (r < 0) {
         (void)close(fd);
         return r;

@@ -54,3 +54,10 @@ void notify_status(const char *text)
     (void)snprintf(line, sizeof line, "STATUS=%s", text);
     send_text(line);
 }
+
+void notify_end_process(long pid)
+{
+    char line[48];
+    (void)snprintf(line, sizeof line, "X_QUORATE_END_PID=%ld", pid);
+    send_text(line);
+}

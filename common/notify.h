@@ -11,3 +11,6 @@ void notify_ready(
 void notify_stopping(void); /* SIGTERM came */
 void notify_watchdog(void);
 void notify_status(const char *text);
+/* Asks the supervisor to end this daemon's sibling, one that holds back the state (stored finds it by its reader slot).
+ * quorate ends a gatewayd of its own that way and starts it anew; systemd ignores it. */
+void notify_end_process(long pid);
