@@ -1,0 +1,44 @@
+/* clusterclock.h: cluster time, as far as it is logic.
+ *
+ * Cluster time runs with CLOCK_BOOTTIME from the last value that the cluster has seen (in an entry or a heartbeat) and
+ * never goes back. Only a leader corrects it: towards the median of a quorum's wall clocks, by 1 % while the two are
+ * less than a second apart or cluster time is ahead; by a step forward once the median was more than a second ahead for
+ * three rounds. A cluster of one steps to its own wall clock when it starts to lead first, never later.
+ * So no election, restart or single bad clock expires anything early.
+ *
+ * Pure: every call is given CLOCK_BOOTTIME and, where it matters, CLOCK_REALTIME. */
+#pragma once
+
+#include "common/macros.h"
+
+enum {
+    CLUSTERCLOCK_STEP_NS = 1000000000, /* an offset above is stepped over, not slewed */
+    CLUSTERCLOCK_STEP_ROUNDS = 3,
+    CLUSTERCLOCK_DEADBAND_NS =
+            10000000,                /* smaller offsets are left alone: the network's own noise */
+    CLUSTERCLOCK_SLEW_DIVISOR = 100, /* 1 % */
+};
+
+struct clusterclock {
+    uint64_t anchor_ns;      /* cluster time ... */
+    uint64_t anchor_boot_ns; /* ... at this CLOCK_BOOTTIME */
+    int slew;                /* -1, 0, 1: slower, as is, faster, since the anchor */
+    unsigned ahead_rounds;   /* the median was more than a step ahead, in a row */
+};
+
+/* Cluster time at boot_ns; a boot_ns before the anchor counts as the anchor's. 0 while nothing is known. */
+uint64_t clusterclock_now(const struct clusterclock *clock, uint64_t boot_ns);
+
+/* A time from the leader, in an entry or a heartbeat: counts on from the latest of these. */
+void clusterclock_observe(struct clusterclock *clock, uint64_t time_ns, uint64_t boot_ns);
+
+/* Steps forward to time_ns, if that is forward. */
+void clusterclock_step(struct clusterclock *clock, uint64_t time_ns, uint64_t boot_ns);
+
+/* Begins a leadership; no corrections are pending. */
+void clusterclock_lead(struct clusterclock *clock, uint64_t boot_ns);
+
+/* One round of the leader: `offsets_ns` are wall clock minus cluster time of the members that answered (sorted in
+ * place), `voters` the number that there are. Fewer than a quorum decide nothing. */
+void clusterclock_round(struct clusterclock *clock, int64_t *offsets_ns, size_t count,
+        size_t voters, uint64_t boot_ns);
