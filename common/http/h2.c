@@ -16,8 +16,9 @@ enum {
 };
 
 #define PREFACE SPAN_LIT("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-#define ADVICE                                                                                                         \
-    "this server has the etcd v2 API, over HTTP/1.1 only: it speaks neither HTTP/2 nor gRPC (v3). "                   \
+#define ADVICE                                                                                     \
+    "this server has the etcd v2 API, over HTTP/1.1 only: it speaks neither HTTP/2 nor gRPC "      \
+    "(v3). "                                                                                       \
     "Set ETCDCTL_API=2 for etcdctl, or use a v2 client"
 #define WELL_KNOWN_GRPC SPAN_LIT("application/grpc")
 
@@ -36,7 +37,8 @@ static void put_u32(uint8_t *at, uint32_t value)
     at[3] = (uint8_t)value;
 }
 
-static void append_frame(struct buf *out, uint8_t type, uint8_t flags, uint32_t stream, struct span payload)
+static void append_frame(
+        struct buf *out, uint8_t type, uint8_t flags, uint32_t stream, struct span payload)
 {
     uint8_t head[FRAME_HEAD_BYTES];
 
@@ -88,7 +90,8 @@ static bool contains(struct span text, struct span part)
  * always looks the same. No table is kept: a client that names it by an index into its own has named it before. */
 static bool is_grpc(struct span block)
 {
-    static const uint8_t huffman[] = { 0x1d, 0x75, 0xd0, 0x62, 0x0d, 0x26, 0x3d, 0x4c, 0x4d, 0x65, 0x64 };
+    static const uint8_t huffman[] = { 0x1d, 0x75, 0xd0, 0x62, 0x0d, 0x26, 0x3d, 0x4c, 0x4d, 0x65,
+        0x64 };
 
     return contains(block, WELL_KNOWN_GRPC) || contains(block, span_of(huffman, sizeof huffman));
 }
@@ -103,7 +106,8 @@ static void append_answer(struct buf *out, const struct frame *request)
         append_field(&block, SPAN_LIT("content-type"), WELL_KNOWN_GRPC);
         append_field(&block, SPAN_LIT("grpc-status"), SPAN_LIT("12"));
         append_field(&block, SPAN_LIT("grpc-message"), SPAN_LIT(ADVICE));
-        append_frame(out, FRAME_HEADERS, FLAG_END_STREAM | FLAG_END_HEADERS, request->stream, buf_span(&block));
+        append_frame(out, FRAME_HEADERS, FLAG_END_STREAM | FLAG_END_HEADERS, request->stream,
+                buf_span(&block));
     } else {
         buf_append_byte(&block, HPACK_STATUS_400);
         append_field(&block, SPAN_LIT("content-type"), SPAN_LIT("text/plain; charset=utf-8"));
@@ -127,7 +131,9 @@ static bool take_frame(struct span *rest, struct frame *ret_frame)
     }
     ret_frame->type = head[3];
     ret_frame->flags = head[4];
-    ret_frame->stream = ((uint32_t)head[5] << 24 | (uint32_t)head[6] << 16 | (uint32_t)head[7] << 8 | head[8]) & INT32_MAX;
+    ret_frame->stream =
+            ((uint32_t)head[5] << 24 | (uint32_t)head[6] << 16 | (uint32_t)head[7] << 8 | head[8]) &
+            INT32_MAX;
     if (bytes > FRAME_BYTES_MAX) {
         ret_frame->payload = SPAN_NONE;
         return true;
@@ -137,7 +143,8 @@ static bool take_frame(struct span *rest, struct frame *ret_frame)
     return true;
 }
 
-enum http_h2_result http_h2_run(struct http_h2 *h2, struct span data, size_t *ret_taken, struct buf *out)
+enum http_h2_result http_h2_run(
+        struct http_h2 *h2, struct span data, size_t *ret_taken, struct buf *out)
 {
     struct span rest = data;
     struct frame frame;

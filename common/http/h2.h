@@ -12,7 +12,11 @@ struct http_h2 {
     bool has_preface; /* read and greeted */
 };
 
-enum http_h2_result { HTTP_H2_MORE, HTTP_H2_DONE /* close once `out` is sent */ };
+enum http_h2_result {
+    HTTP_H2_MORE,
+    HTTP_H2_DONE /* close once `out` is sent */
+};
 
 /* Reads whole frames off the front of `data`; *ret_taken says how many bytes. */
-enum http_h2_result http_h2_run(struct http_h2 *h2, struct span data, size_t *ret_taken, struct buf *out);
+enum http_h2_result http_h2_run(
+        struct http_h2 *h2, struct span data, size_t *ret_taken, struct buf *out);

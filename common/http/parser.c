@@ -29,7 +29,8 @@ struct http_parser_rules {
     llhttp_t after_line[2];
 };
 
-static_assert(sizeof(llhttp_t) <= HTTP_PARSER_LLHTTP_WORDS * sizeof(uint64_t), "room for llhttp's state");
+_Static_assert(
+        sizeof(llhttp_t) <= HTTP_PARSER_LLHTTP_WORDS * sizeof(uint64_t), "room for llhttp's state");
 
 static llhttp_t *llhttp_of(struct http_parser *parser)
 {
@@ -106,16 +107,16 @@ static bool is_token_byte(uint8_t byte)
 {
     static const char others[] = "!#$%&'*+-.^_`|~";
 
-    return (byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
-           (byte != 0 && strchr(others, byte) != NULL);
+    return (byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'z') ||
+           (byte >= 'A' && byte <= 'Z') || (byte != 0 && strchr(others, byte) != NULL);
 }
 
 static bool is_host_byte(uint8_t byte)
 {
     static const char others[] = "!$%&'()*+,-.:;=[]_~";
 
-    return (byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
-           (byte != 0 && strchr(others, byte) != NULL);
+    return (byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'z') ||
+           (byte >= 'A' && byte <= 'Z') || (byte != 0 && strchr(others, byte) != NULL);
 }
 
 /* Whether the bytes so far can begin a request line: garbage is refused at once, not at its first newline. */
@@ -153,7 +154,8 @@ static bool is_target_valid(struct span target, bool is_connect)
 }
 
 /* The line without its CRLF, at offset `start`. */
-static enum http_parse read_line(struct http_parser *parser, const uint8_t *data, uint32_t start, uint32_t bytes)
+static enum http_parse read_line(
+        struct http_parser *parser, const uint8_t *data, uint32_t start, uint32_t bytes)
 {
     const uint8_t *line = data + start;
     const uint8_t *space = memchr(line, ' ', bytes);
@@ -171,12 +173,14 @@ static enum http_parse read_line(struct http_parser *parser, const uint8_t *data
     parser->target = (struct http_part){ (uint32_t)(target - data), (uint32_t)(second - target) };
 
     struct span version = span_of(second + 1, (size_t)(line + bytes - second - 1));
-    if (version.bytes != 8 || !span_starts_with(version, SPAN_LIT("HTTP/")) || version.data[6] != '.' ||
-            version.data[5] < '0' || version.data[5] > '9' || version.data[7] < '0' || version.data[7] > '9') {
+    if (version.bytes != 8 || !span_starts_with(version, SPAN_LIT("HTTP/")) ||
+            version.data[6] != '.' || version.data[5] < '0' || version.data[5] > '9' ||
+            version.data[7] < '0' || version.data[7] > '9') {
         return refuse(parser, bad_request);
     }
     if (version.data[5] != '1') {
-        bool is_preface = version.data[5] == '2' && parser->method.bytes == 3 && memcmp(line, "PRI", 3) == 0;
+        bool is_preface =
+                version.data[5] == '2' && parser->method.bytes == 3 && memcmp(line, "PRI", 3) == 0;
         return is_preface ? HTTP_PARSE_HTTP2 : refuse(parser, bad_version);
     }
     bool is_connect = parser->method.bytes == 7 && memcmp(line, "CONNECT", 7) == 0;
@@ -199,7 +203,8 @@ static enum http_parse run_line(struct http_parser *parser, const struct http_pa
             if (bytes > rules->header_bytes_max) {
                 return refuse(parser, headers_too_large);
             }
-            return may_begin_line(data + start, bytes - start) ? HTTP_PARSE_MORE : refuse(parser, bad_request);
+            return may_begin_line(data + start, bytes - start) ? HTTP_PARSE_MORE
+                                                               : refuse(parser, bad_request);
         }
         uint32_t line_bytes = (uint32_t)(newline - (data + start));
         parser->parsed = start + line_bytes + 1;
@@ -366,7 +371,8 @@ static const char *note_header(struct http_parser *parser, const struct header_l
 /* Walks the block that llhttp has passed. Returns why it is refused, or NULL. */
 static const char *scan_headers(struct http_parser *parser, size_t bytes)
 {
-    struct span rest = span_of(parser->base + parser->headers.offset, bytes - parser->headers.offset);
+    struct span rest =
+            span_of(parser->base + parser->headers.offset, bytes - parser->headers.offset);
     struct header_line line;
 
     for (;;) {
@@ -384,7 +390,8 @@ static const char *scan_headers(struct http_parser *parser, size_t bytes)
             return refusal;
         }
     }
-    bool is_connect = parser->method.bytes == 7 && memcmp(parser->base + parser->method.offset, "CONNECT", 7) == 0;
+    bool is_connect = parser->method.bytes == 7 &&
+                      memcmp(parser->base + parser->method.offset, "CONNECT", 7) == 0;
     if (parser->minor > 0 && !parser->has_host && !is_connect) {
         return missing_host;
     }
@@ -429,7 +436,8 @@ static enum http_parse start_body(struct http_parser *parser, const struct http_
     return parser->wants_continue ? HTTP_PARSE_CONTINUE : HTTP_PARSE_MORE;
 }
 
-static enum http_parse run_headers(struct http_parser *parser, const struct http_parser_rules *rules, size_t bytes)
+static enum http_parse run_headers(
+        struct http_parser *parser, const struct http_parser_rules *rules, size_t bytes)
 {
     llhttp_t *llhttp = llhttp_of(parser);
     const char *from = (const char *)parser->base + parser->parsed;
@@ -437,7 +445,8 @@ static enum http_parse run_headers(struct http_parser *parser, const struct http
 
     if (error == HPE_OK) {
         parser->parsed = (uint32_t)bytes;
-        return bytes > rules->header_bytes_max ? refuse(parser, headers_too_large) : HTTP_PARSE_MORE;
+        return bytes > rules->header_bytes_max ? refuse(parser, headers_too_large)
+                                               : HTTP_PARSE_MORE;
     }
     const uint8_t *at = (const uint8_t *)llhttp_get_error_pos(llhttp);
     if (error != HPE_PAUSED) {
@@ -466,7 +475,8 @@ static enum http_parse finish(struct http_parser *parser, size_t end)
 /* A body of known length lies in the memory as it came; one too large is counted and dropped. */
 static enum http_parse run_sized_body(struct http_parser *parser, size_t *bytes)
 {
-    uint64_t fresh = MIN((uint64_t)(*bytes - parser->parsed), parser->content_length - parser->body_seen);
+    uint64_t fresh =
+            MIN((uint64_t)(*bytes - parser->parsed), parser->content_length - parser->body_seen);
 
     parser->body_seen += fresh;
     parser->parsed += (uint32_t)fresh;
@@ -492,7 +502,8 @@ static enum http_parse run_chunked_body(struct http_parser *parser, size_t *byte
     llhttp_errno_t error = llhttp_execute(llhttp, from, fresh);
 
     if (error == HPE_PAUSED) {
-        return finish(parser, (size_t)((const uint8_t *)llhttp_get_error_pos(llhttp) - parser->base));
+        return finish(
+                parser, (size_t)((const uint8_t *)llhttp_get_error_pos(llhttp) - parser->base));
     }
     if (error != HPE_OK) {
         return refuse(parser, bad_request);
@@ -507,8 +518,8 @@ static enum http_parse run_chunked_body(struct http_parser *parser, size_t *byte
     return HTTP_PARSE_MORE;
 }
 
-enum http_parse http_parser_run(
-        struct http_parser *parser, const struct http_parser_rules *rules, uint8_t *data, size_t *bytes)
+enum http_parse http_parser_run(struct http_parser *parser, const struct http_parser_rules *rules,
+        uint8_t *data, size_t *bytes)
 {
     INVARIANT_LE(parser->parsed, *bytes);
     INVARIANT(parser->stage < HTTP_STAGE_WHOLE);

@@ -87,22 +87,25 @@ void http_head_append(struct buf *out, const struct http_head *head)
     APPEND_LIT(out, "\r\n");
 }
 
-void http_chunk_append(struct buf *out, struct span data)
+void http_chunk_head_append(struct buf *out, size_t bytes)
 {
     static const char digits[] = "0123456789abcdef";
     char line[2 * sizeof(size_t) + 2];
     size_t at = sizeof line;
 
-    if (data.bytes == 0) {
-        return; /* would be the last chunk */
-    }
+    INVARIANT_LT(0, bytes); /* would be the last chunk */
     line[--at] = '\n';
     line[--at] = '\r';
-    for (size_t left = data.bytes; left > 0; left >>= 4) {
+    for (size_t left = bytes; left > 0; left >>= 4) {
         line[--at] = digits[left & 15];
     }
-    (void)buf_reserve(out, sizeof line + data.bytes + 2);
     buf_append(out, line + at, sizeof line - at);
+}
+
+void http_chunk_append(struct buf *out, struct span data)
+{
+    http_chunk_head_append(out, data.bytes);
+    (void)buf_reserve(out, data.bytes + 2);
     buf_append_span(out, data);
     APPEND_LIT(out, "\r\n");
 }
@@ -141,7 +144,8 @@ void http_date_format(int64_t unix_seconds, char ret_date[HTTP_DATE_BYTES + 1])
     struct tm tm;
 
     INVARIANT(gmtime_r(&seconds, &tm) != NULL);
-    (void)snprintf(ret_date, HTTP_DATE_BYTES + 1, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT", days + tm.tm_wday * 3,
-            (unsigned)tm.tm_mday % 100, months + tm.tm_mon * 3, (unsigned)(tm.tm_year + 1900) % 10000,
-            (unsigned)tm.tm_hour % 100, (unsigned)tm.tm_min % 100, (unsigned)tm.tm_sec % 100);
+    (void)snprintf(ret_date, HTTP_DATE_BYTES + 1, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT",
+            days + tm.tm_wday * 3, (unsigned)tm.tm_mday % 100, months + tm.tm_mon * 3,
+            (unsigned)(tm.tm_year + 1900) % 10000, (unsigned)tm.tm_hour % 100,
+            (unsigned)tm.tm_min % 100, (unsigned)tm.tm_sec % 100);
 }

@@ -8,12 +8,15 @@
 #include "common/buf.h"
 
 enum http_framing {
-    HTTP_FRAMING_NONE,    /* no body and no word of it; or one that ends where the connection does */
-    HTTP_FRAMING_LENGTH,  /* Content-Length: body_bytes */
+    HTTP_FRAMING_NONE,   /* no body and no word of it; or one that ends where the connection does */
+    HTTP_FRAMING_LENGTH, /* Content-Length: body_bytes */
     HTTP_FRAMING_CHUNKED, /* Transfer-Encoding: chunked */
 };
 
-enum { HTTP_DATE_BYTES = 29, HTTP_HEAD_BYTES_MAX = 256 /* beside the caller's lines */ };
+enum {
+    HTTP_DATE_BYTES = 29,
+    HTTP_HEAD_BYTES_MAX = 256 /* beside the caller's lines */
+};
 
 struct http_head {
     unsigned minor; /* of the request: the status line repeats it */
@@ -28,6 +31,8 @@ struct http_head {
 
 void http_head_append(struct buf *out, const struct http_head *head);
 void http_chunk_append(struct buf *out, struct span data);
+void http_chunk_head_append(
+        struct buf *out, size_t bytes); /* its size line; the data and CRLF follow */
 void http_last_chunk_append(struct buf *out);
 /* Go's words to a request it refuses: "400 Bad Request: why" is status line and body at once; no Date, no length. */
 void http_refusal_append(struct buf *out, const char *refusal, const char *date);

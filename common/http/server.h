@@ -36,15 +36,15 @@ struct http_request {
     struct http_conn *conn;
     enum http_method method;
     struct span method_text;
-    struct span target;      /* as on the request line: "/v2/keys/a?b=c", "*", or absolute form */
-    struct span path;        /* raw path of it, still escaped */
-    struct span query;       /* raw query without '?'; data NULL: there was no '?' */
-    struct span host;        /* Host header, or the authority of an absolute target */
+    struct span target; /* as on the request line: "/v2/keys/a?b=c", "*", or absolute form */
+    struct span path;   /* raw path of it, still escaped */
+    struct span query;  /* raw query without '?'; data NULL: there was no '?' */
+    struct span host;   /* Host header, or the authority of an absolute target */
     struct span body;
     bool body_too_large;
-    unsigned minor;          /* HTTP/1.minor */
+    unsigned minor; /* HTTP/1.minor */
     bool keep_alive;
-    void *user;              /* the handler's own, kept between the calls */
+    void *user; /* the handler's own, kept between the calls */
 };
 
 struct http_events {
@@ -58,10 +58,11 @@ struct http_events {
 };
 
 struct http_config {
-    size_t header_bytes_max;   /* 0: 1 MiB + 4 KiB */
-    size_t body_bytes_max;     /* 0: 10 MiB */
-    size_t output_bytes_max;   /* 0: 64 MiB unread by one client */
-    unsigned conn_count_max;   /* 0: RLIMIT_NOFILE - 150; over it new ones are answered 503 and closed */
+    size_t header_bytes_max; /* 0: 1 MiB + 4 KiB */
+    size_t body_bytes_max;   /* 0: 10 MiB */
+    size_t output_bytes_max; /* 0: 64 MiB unread by one client */
+    unsigned
+            conn_count_max; /* 0: RLIMIT_NOFILE - 150; over it new ones are answered 503 and closed */
     uint64_t request_timeout_ms, write_timeout_ms, idle_timeout_ms; /* 0: 60,000 60,000 300,000 */
     const struct http_events *events;
     void *user;
@@ -74,8 +75,10 @@ struct http_stats {
     uint64_t requests;
 };
 
-int http_server_new(struct loop *loop, const struct http_config *config, struct http_server **ret_server, struct err *err);
-struct http_server *http_server_free(struct http_server *server); /* closes all; always NULL, accepts NULL; not from a turn-end callback */
+int http_server_new(struct loop *loop, const struct http_config *config,
+        struct http_server **ret_server, struct err *err);
+struct http_server *http_server_free(struct http_server
+                *server); /* closes all; always NULL, accepts NULL; not from a turn-end callback */
 /* Accepts from a listening socket (TCP or unix) that somebody bound; takes the descriptor. */
 int http_server_listen(struct http_server *server, int take_fd, struct err *err);
 /* Stops accepting; idle connections close, busy ones after their answer; done(user), once, when none but streams is left.
@@ -90,15 +93,18 @@ struct span http_header(const struct http_request *request, const char *name);
  * in byte order, then what it adds itself; so does this: `headers`, Date, Content-Length, Connection. The last is "close" where
  * the connection will end (never to HTTP/1.0), "keep-alive" to an HTTP/1.0 client that asked for it. HEAD: the
  * body's length is told unless it is 0, the body is not sent. Statuses 1xx, 204 and 304 have neither length nor body. */
-void http_respond(struct http_request *request, unsigned status, struct span headers, struct span body);
+void http_respond(
+        struct http_request *request, unsigned status, struct span headers, struct span body);
 /* As http_respond, but framed as chunked when body is above 2048 bytes (v2-api 1.4) and the client speaks 1.1. */
-void http_respond_json(struct http_request *request, unsigned status, struct span headers, struct span body);
+void http_respond_json(
+        struct http_request *request, unsigned status, struct span headers, struct span body);
 /* As http_respond, with `late` lines between Content-Length and Connection: the place where Go puts a Content-Type that it
  * guessed because the handler set none (/health, /v2/machines). */
-void http_respond_late(
-        struct http_request *request, unsigned status, struct span headers, struct span late, struct span body);
+void http_respond_late(struct http_request *request, unsigned status, struct span headers,
+        struct span late, struct span body);
 /* Answers and closes the connection. Adds the line "Connection: close" unless `headers` has it. */
-void http_respond_close(struct http_request *request, unsigned status, struct span headers, struct span body);
+void http_respond_close(
+        struct http_request *request, unsigned status, struct span headers, struct span body);
 /* Refuses as Go's server refuses what it cannot parse, and closes: `refusal` ("400 Bad Request", static) is status line and
  * body; Content-Type and Connection are the only headers. */
 void http_refuse(struct http_request *request, const char *refusal);
@@ -106,7 +112,8 @@ void http_refuse(struct http_request *request, const char *refusal);
 /* A chunked answer that stays open. The head goes out at this turn's end. */
 void http_stream_begin(struct http_request *request, unsigned status, struct span headers);
 void http_stream_chunk(struct http_request *request, struct span data);
-void http_stream_end(struct http_request *request); /* last chunk; the connection lives on if kept alive */
+void http_stream_end(
+        struct http_request *request); /* last chunk; the connection lives on if kept alive */
 /* Ends the connection without the last chunk. */
 void http_stream_abort(struct http_request *request);
 /* Bytes not yet taken by the client's socket. */
