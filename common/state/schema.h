@@ -102,6 +102,9 @@ int schema_error(struct err *err, int code, const char *what);
 int schema_open_env(const char *path, size_t map_bytes, unsigned flags, bool create,
         struct state *state, struct err *err);
 
+/* An environment that is one file without a lock: a copy that nobody changes. */
+int state_open_file(const char *path, struct state **ret_state, struct err *err);
+
 void schema_node_key(uint64_t dir_id, struct span name, struct schema_key *ret_key);
 /* Prefix of the keys that sort at or behind `name`: no hash, at most SCHEMA_LONG_PREFIX_BYTES of it where long. */
 void schema_seek_key(uint64_t dir_id, struct span name, struct schema_key *ret_key);

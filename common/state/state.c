@@ -42,6 +42,20 @@ int state_open_readonly(
     return 0;
 }
 
+int state_open_file(const char *path, struct state **ret_state, struct err *err)
+{
+    struct state *state = xcalloc(1, sizeof *state);
+
+    int result =
+            schema_open_env(path, 0, MDB_RDONLY | MDB_NOSUBDIR | MDB_NOLOCK, false, state, err);
+    if (result < 0) {
+        free(state);
+        return result;
+    }
+    *ret_state = state;
+    return 0;
+}
+
 struct state *state_close(struct state *state)
 {
     if (state != NULL) {

@@ -1,0 +1,16 @@
+/* files.h: small files and folders that must be there after a power cut. */
+#pragma once
+
+#include "common/err.h"
+#include "common/span.h"
+
+int files_sync_dir(const char *path, struct err *err);
+
+/* dir/name holds exactly `content`, durably, or what it held before. */
+int files_replace(const char *dir, const char *name, struct span content, struct err *err);
+
+/* Creates it where it is missing, and syncs its parent. */
+int files_make_dir(const char *path, unsigned mode, struct err *err);
+
+/* Removes a folder and the files in it (it has no folders inside). Gone already is fine. */
+int files_remove_dir(const char *path, struct err *err);

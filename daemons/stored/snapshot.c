@@ -1,0 +1,344 @@
+/* snapshot.c: making and reading a snapshot file.
+ *
+ * LMDB copies into a pipe, on a thread of its own, and we hash and write what comes out: one pass, and the kernel is
+ * asked to write back as we go, so that the last sync is short and does not hold up the log's. */
+#include "daemons/stored/snapshot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemons/stored/files.h"
+
+enum {
+    CHUNK_BYTES = 1024 * 1024,
+    WRITE_BACK_BYTES = 8 * CHUNK_BYTES,
+    PAGE_BYTES = 4096,
+    HASH_BYTES = 32,
+    HEAD_BYTES = SNAPSHOT_TRAILER_BYTES - HASH_BYTES,
+};
+
+static const char magic[8] = { 'Q', 'R', 'T', 'S', 'N', 'A', 'P', '1' };
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0) {
+        (void)close(*fd);
+        *fd = -1;
+    }
+}
+
+static void free_bytes(uint8_t **bytes)
+{
+    free(*bytes);
+}
+
+void snapshot_path(
+        const char *dir, uint64_t term, uint64_t index, char ret_path[SNAPSHOT_PATH_BYTES_MAX])
+{
+    (void)snprintf(ret_path, SNAPSHOT_PATH_BYTES_MAX, "%s/%016" PRIx64 "-%016" PRIx64 ".snap", dir,
+            term, index);
+}
+
+/* The trailer but for its hash. */
+static void head_encode(const struct snapshot_info *info, uint64_t data_bytes, uint8_t *out)
+{
+    memcpy(out, magic, sizeof magic);
+    memcpy(out + 8, &data_bytes, sizeof data_bytes);
+    memcpy(out + 16, &info->index, sizeof info->index);
+    memcpy(out + 24, &info->term, sizeof info->term);
+    memcpy(out + 32, &info->cluster_id, sizeof info->cluster_id);
+}
+
+static int write_all(int fd, const uint8_t *data, size_t bytes, const char *what, struct err *err)
+{
+    while (bytes > 0) {
+        ssize_t written = write(fd, data, bytes);
+        if (written < 0 && errno == EINTR) {
+            continue;
+        }
+        if (written <= 0) {
+            errno = written < 0 ? errno : ENOSPC;
+            return err_errno(err, "write %s", what);
+        }
+        data += written;
+        bytes -= (size_t)written;
+    }
+    return 0;
+}
+
+/* Fills the chunk as far as the input goes. */
+static ssize_t read_chunk(int fd, uint8_t *chunk, size_t bytes)
+{
+    size_t used = 0;
+
+    while (used < bytes) {
+        ssize_t got = read(fd, chunk + used, bytes - used);
+        if (got < 0 && errno == EINTR) {
+            continue;
+        }
+        if (got < 0) {
+            return -errno;
+        }
+        if (got == 0) {
+            break;
+        }
+        used += (size_t)got;
+    }
+    return (ssize_t)used;
+}
+
+struct copy {
+    struct state_writer *writer;
+    int fd;
+    int result;
+    struct err err;
+};
+
+static void *copy_run(void *argument)
+{
+    struct copy *copy = argument;
+
+    copy->result = state_writer_copy(copy->writer, copy->fd, &copy->err);
+    close_fd(&copy->fd);
+    return NULL;
+}
+
+/* Takes the copy out of the pipe. */
+static int drain_copy(int from, int to, const char *path, crypto_generichash_state *hash,
+        uint64_t *ret_bytes, struct err *err)
+{
+    CLEANUP(free_bytes) uint8_t *chunk = xmalloc(CHUNK_BYTES);
+    uint64_t bytes = 0;
+    uint64_t started_bytes = 0; /* write-back was asked for up to here */
+
+    for (;;) {
+        ssize_t got = read_chunk(from, chunk, CHUNK_BYTES);
+        if (got < 0) {
+            return err_set(err, (int)got, "read the copy: %s", strerror((int)-got));
+        }
+        if (got == 0) {
+            *ret_bytes = bytes;
+            return 0;
+        }
+        (void)crypto_generichash_update(hash, chunk, (size_t)got);
+        TRY(write_all(to, chunk, (size_t)got, path, err));
+        bytes += (uint64_t)got;
+        if (bytes - started_bytes >= WRITE_BACK_BYTES) {
+            (void)sync_file_range(to, (off_t)started_bytes, (off_t)(bytes - started_bytes),
+                    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE);
+            started_bytes = bytes;
+        }
+    }
+}
+
+static int copy_out(struct state_writer *writer, int to, const char *path,
+        crypto_generichash_state *hash, uint64_t *ret_bytes, struct err *err)
+{
+    int ends[2];
+    pthread_t thread;
+
+    if (pipe2(ends, O_CLOEXEC) < 0) {
+        return err_errno(err, "pipe");
+    }
+    (void)fcntl(ends[0], F_SETPIPE_SZ, CHUNK_BYTES);
+    struct copy copy = { .writer = writer, .fd = ends[1] };
+    int code = pthread_create(&thread, NULL, copy_run, &copy);
+    if (code != 0) {
+        close_fd(&ends[0]);
+        close_fd(&ends[1]);
+        return err_set(err, -code, "start copying: %s", strerror(code));
+    }
+    int result = drain_copy(ends[0], to, path, hash, ret_bytes, err);
+    close_fd(&ends[0]); /* a copy that is still writing gets EPIPE */
+    (void)pthread_join(thread, NULL);
+    if (result == 0 && copy.result < 0) {
+        *err = copy.err;
+        result = copy.result;
+    }
+    return result;
+}
+
+/* Index, term and cluster of an environment that is a single file. */
+static int read_position(const char *path, struct snapshot_info *ret_info, struct err *err)
+{
+    struct state_read *read = NULL;
+    struct state *state = NULL;
+    struct state_meta meta;
+
+    TRY(state_open_file(path, &state, err));
+    int result = state_read_new(state, &read, err);
+    if (result == 0) {
+        result = state_read_begin(read, err);
+    }
+    if (result == 0) {
+        result = state_read_meta(read, &meta, err);
+    }
+    read = state_read_free(read);
+    state = state_close(state);
+    if (result == 0) {
+        ret_info->index = meta.applied_index;
+        ret_info->term = meta.applied_term;
+        ret_info->cluster_id = meta.cluster_id;
+    }
+    return result;
+}
+
+static int write_trailer(int fd, const char *path, uint64_t data_bytes, struct snapshot_info *info,
+        crypto_generichash_state *hash, struct err *err)
+{
+    uint8_t trailer[SNAPSHOT_TRAILER_BYTES];
+
+    head_encode(info, data_bytes, trailer);
+    (void)crypto_generichash_update(hash, trailer, HEAD_BYTES);
+    (void)crypto_generichash_final(hash, trailer + HEAD_BYTES, HASH_BYTES);
+    TRY(write_all(fd, trailer, sizeof trailer, path, err));
+    info->bytes = data_bytes + sizeof trailer;
+    return fsync(fd) == 0 ? 0 : err_errno(err, "sync %s", path);
+}
+
+static int make_at(struct state_writer *writer, const char *dir, const char *temporary,
+        struct snapshot_info *ret_info, struct err *err)
+{
+    char path[SNAPSHOT_PATH_BYTES_MAX];
+    crypto_generichash_state hash;
+    uint64_t data_bytes = 0;
+    CLEANUP(close_fd)
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+
+    if (fd < 0) {
+        return err_errno(err, "create %s", temporary);
+    }
+    (void)crypto_generichash_init(&hash, NULL, 0, HASH_BYTES);
+    TRY(copy_out(writer, fd, temporary, &hash, &data_bytes, err));
+    TRY(read_position(temporary, ret_info, err));
+    TRY(write_trailer(fd, temporary, data_bytes, ret_info, &hash, err));
+    snapshot_path(dir, ret_info->term, ret_info->index, path);
+    if (rename(temporary, path) < 0) {
+        return err_errno(err, "rename %s", temporary);
+    }
+    return files_sync_dir(dir, err);
+}
+
+int snapshot_make(struct state_writer *writer, const char *dir, struct snapshot_info *ret_info,
+        struct err *err)
+{
+    char temporary[SNAPSHOT_PATH_BYTES_MAX];
+
+    (void)snprintf(temporary, sizeof temporary, "%s/making.snap.tmp", dir);
+    int result = make_at(writer, dir, temporary, ret_info, err);
+    if (result < 0) {
+        (void)unlink(temporary);
+    }
+    return result;
+}
+
+/* Reads data and trailer; `to` -1: nothing is written. The pages of a new state are written one by one, for the reason that
+ * state_write.c gives. */
+static int read_through(int from, uint64_t data_bytes, const char *path, int to,
+        const char *to_path, crypto_generichash_state *hash, struct err *err)
+{
+    CLEANUP(free_bytes) uint8_t *chunk = xmalloc(CHUNK_BYTES);
+
+    for (uint64_t left = data_bytes; left > 0;) {
+        size_t want = left < CHUNK_BYTES ? (size_t)left : (size_t)CHUNK_BYTES;
+        ssize_t got = read_chunk(from, chunk, want);
+        if (got < 0) {
+            return err_set(err, (int)got, "read %s: %s", path, strerror((int)-got));
+        }
+        if ((size_t)got != want) {
+            return err_set(err, -EUCLEAN, "%s: it was cut while it was read", path);
+        }
+        (void)crypto_generichash_update(hash, chunk, want);
+        for (size_t at = 0; to >= 0 && at < want; at += PAGE_BYTES) {
+            TRY(write_all(to, chunk + at, MIN(want - at, (size_t)PAGE_BYTES), to_path, err));
+        }
+        left -= want;
+    }
+    return 0;
+}
+
+static int read_trailer(int fd, const char *path, uint64_t data_bytes,
+        crypto_generichash_state *hash, struct snapshot_info *ret_info, struct err *err)
+{
+    uint8_t trailer[SNAPSHOT_TRAILER_BYTES];
+    uint8_t found[HASH_BYTES];
+    uint64_t said_bytes;
+
+    if (read_chunk(fd, trailer, sizeof trailer) != (ssize_t)sizeof trailer) {
+        return err_set(err, -EUCLEAN, "%s: its trailer cannot be read", path);
+    }
+    (void)crypto_generichash_update(hash, trailer, HEAD_BYTES);
+    (void)crypto_generichash_final(hash, found, sizeof found);
+    memcpy(&said_bytes, trailer + 8, sizeof said_bytes);
+    if (memcmp(trailer, magic, sizeof magic) != 0 || said_bytes != data_bytes) {
+        return err_set(err, -EUCLEAN, "%s: not a snapshot, or cut", path);
+    }
+    if (memcmp(trailer + HEAD_BYTES, found, sizeof found) != 0) {
+        return err_set(err, -EUCLEAN, "%s: its checksum does not match", path);
+    }
+    memcpy(&ret_info->index, trailer + 16, sizeof ret_info->index);
+    memcpy(&ret_info->term, trailer + 24, sizeof ret_info->term);
+    memcpy(&ret_info->cluster_id, trailer + 32, sizeof ret_info->cluster_id);
+    ret_info->bytes = data_bytes + sizeof trailer;
+    return 0;
+}
+
+static int read_snapshot(const char *path, int to, const char *to_path,
+        struct snapshot_info *ret_info, struct err *err)
+{
+    crypto_generichash_state hash;
+    struct stat stat;
+    CLEANUP(close_fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0) {
+        return err_errno(err, "open %s", path);
+    }
+    if (fstat(fd, &stat) < 0) {
+        return err_errno(err, "stat %s", path);
+    }
+    if (!S_ISREG(stat.st_mode) || stat.st_size < SNAPSHOT_TRAILER_BYTES) {
+        return err_set(err, -EUCLEAN, "%s: not a snapshot, or cut", path);
+    }
+    uint64_t data_bytes = (uint64_t)stat.st_size - SNAPSHOT_TRAILER_BYTES;
+    (void)crypto_generichash_init(&hash, NULL, 0, HASH_BYTES);
+    TRY(read_through(fd, data_bytes, path, to, to_path, &hash, err));
+    return read_trailer(fd, path, data_bytes, &hash, ret_info, err);
+}
+
+int snapshot_verify(const char *path, struct snapshot_info *ret_info, struct err *err)
+{
+    return read_snapshot(path, -1, "", ret_info, err);
+}
+
+int snapshot_unpack(
+        const char *path, const char *dest_dir, struct snapshot_info *ret_info, struct err *err)
+{
+    char data_path[SNAPSHOT_PATH_BYTES_MAX];
+    struct snapshot_info info = { 0 };
+    struct snapshot_info found = { 0 };
+
+    (void)snprintf(data_path, sizeof data_path, "%s/data.mdb", dest_dir);
+    CLEANUP(close_fd)
+    int fd = open(data_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    if (fd < 0) {
+        return err_errno(err, "create %s", data_path);
+    }
+    TRY(read_snapshot(path, fd, data_path, &info, err));
+    if (fsync(fd) < 0) {
+        return err_errno(err, "sync %s", data_path);
+    }
+    TRY(files_sync_dir(dest_dir, err));
+    TRY(read_position(data_path, &found, err));
+    if (found.index != info.index || found.term != info.term) {
+        return err_set(err, -EUCLEAN, "%s: trailer and content are of different entries", path);
+    }
+    *ret_info = info;
+    return 0;
+}
