@@ -69,8 +69,8 @@ struct wal_snapshot {
 /* One write of the raft core. Parts that are absent are NULL or 0. On disk, and when read back, they come in
  * the order of this struct. Everything is borrowed for the call. */
 struct wal_write {
-    const struct wal_base *base;       /* index <= last index unless reset */
-    const struct wal_hard_state *hard; /* */
+    const struct wal_base *base;       /* index never falls, and is <= last index unless reset */
+    const struct wal_hard_state *hard; /* term never falls */
     bool has_cut;
     uint64_t cut_index; /* entries after it are void; at or above the last index it means nothing */
     const struct wal_entry *entries; /* the first continues the log (after the cut) without a gap */
@@ -128,7 +128,7 @@ int wal_append(
 /* One fdatasync, none if all is synced. */
 int wal_sync(struct wal *wal, struct err *err);
 
-/* Called for each entry; entry and data live for the call. 0: go on, positive: stop, negative: give up. */
+/* Called for each entry; entry and data live for the call, which must not call the log. 0: go on, positive: stop, negative: give up. */
 typedef int (*wal_entry_fn)(void *user, const struct wal_entry *entry);
 
 /* Reads entries from..to_max (bounded by the last one) back from the segments until data of bytes_max bytes were
@@ -141,8 +141,8 @@ int wal_read_entries(struct wal *wal, uint64_t from, uint64_t to_max, size_t byt
 /* Whether wal_prepare_next has something to do. Any thread. */
 bool wal_wants_prepare(struct wal *wal);
 
-/* Allocates the next segment ahead of need. -ENOSPC: the disk is full; not an error of the log yet. Any
- * thread; call it off the hot path. */
+/* Allocates the next segment ahead of need (from half of the last one on). -ENOSPC: the disk is full; not an
+ * error of the log yet. Any thread; call it off the hot path. */
 int wal_prepare_next(struct wal *wal, struct err *err);
 
 /* Removes the oldest segments whose entries all lie below index; never the last one, nor what the last base

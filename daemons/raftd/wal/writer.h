@@ -46,5 +46,8 @@ bool writer_is_idle(struct writer *writer);
 /* Has the thread purge (wal_purge_before) when it is next idle or after its batch. */
 void writer_purge_before(struct writer *writer, uint64_t index);
 
+/* Has the thread try again to secure the next segment's space (wal_has_space), for a tick while there is none. */
+void writer_retry_space(struct writer *writer);
+
 /* Finishes what is queued, calls on_done for it, joins the thread. Always NULL, accepts NULL. */
 struct writer *writer_stop(struct writer *writer);
