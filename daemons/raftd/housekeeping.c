@@ -70,12 +70,19 @@ static void make_version(struct raftd *raftd)
 
 static void propose_own(struct raftd *raftd, struct own_op *own, uint64_t now_ms)
 {
-    if (own->done || (own->asked_at_ms != 0 && now_ms - own->asked_at_ms < OWN_OP_RETRY_MS)) {
+    struct raft_status status;
+
+    raft_get_status(raftd->raft, &status);
+    /* Once it is in the log of a leader that still leads it will be committed: asking again would publish twice. */
+    bool is_under_way = own->asked_at_ms != 0 &&
+                        (own->asked_term == status.term || now_ms - own->asked_at_ms < OWN_OP_RETRY_MS);
+    if (own->done || status.leader_id == 0 || is_under_way) {
         return;
     }
     struct span op = buf_span(&own->bytes);
     if (raftd_propose(raftd, OWN_CONTEXT, RAFT_ENTRY_OP, &op, 1) == RAFT_REFUSAL_NONE) {
         own->asked_at_ms = now_ms;
+        own->asked_term = status.role == RAFT_ROLE_LEADER ? status.term : 0;
     }
 }
 

@@ -31,6 +31,7 @@ struct kept_snapshot {
 struct own_op {
     struct buf bytes;
     uint64_t asked_at_ms; /* 0: never */
+    uint64_t asked_term;  /* of our own leadership when asked; 0: passed on to another leader */
     bool done;
 };
 

@@ -451,6 +451,9 @@ int storage_read(struct storage *storage, uint64_t first, uint64_t end, size_t b
 
 void storage_check(struct storage *storage)
 {
+    if (!wal_has_space(storage->wal)) {
+        (void)wal_prepare_next(storage->wal, NULL); /* nobody writes meanwhile who would try it */
+    }
     bool has_space = wal_has_space(storage->wal);
 
     storage->stats.disk_bytes = wal_disk_bytes(storage->wal);

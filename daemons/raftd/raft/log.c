@@ -128,7 +128,7 @@ void raft_log_append(
     }
     size_t data_bytes = 0;
     for (size_t i = 0; i < entries.count; i++) {
-        data_bytes += entries.items[i].data.bytes;
+        data_bytes += entries.items[i].data.data != NULL ? entries.items[i].data.bytes : 0;
     }
     reserve_items(log, entries.count);
     uint8_t *data = data_bytes > 0 ? xmalloc(data_bytes) : NULL;
@@ -146,7 +146,7 @@ void raft_log_append(
             entry.term = stamp->term;
             entry.time_ns = stamp->time_ns;
         }
-        if (entry.data.bytes > 0) {
+        if (entry.data.bytes > 0 && entry.data.data != NULL) {
             memcpy(data, entry.data.data, entry.data.bytes);
             entry.data.data = data;
             data += entry.data.bytes;

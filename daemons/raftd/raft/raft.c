@@ -69,8 +69,10 @@ int raft_load_entries(struct raft *raft, struct raft_entry_span entries)
 {
     INVARIANT(!raft->stepped);
     uint64_t term = raft->log.last_term;
+    bool has_all_data = true;
     for (size_t i = 0; i < entries.count; i++) {
         const struct raft_entry *entry = &entries.items[i];
+        has_all_data &= entry->data.bytes == 0 || entry->data.data != NULL;
         if (entry->index != raft->log.last_index + 1 + i || entry->term < term ||
                 entry->term == 0 || entry->kind > RAFT_ENTRY_CONFIG) {
             return -EINVAL;
@@ -81,7 +83,7 @@ int raft_load_entries(struct raft *raft, struct raft_entry_span entries)
     raft_write_append(raft, entries, NULL);
     raft->durable = raft->log.last_index;
     raft->commit = MAX(raft->commit, MIN(raft->hard_written.commit, raft->log.last_index));
-    raft_log_evict(&raft->log, raft->durable, raft->options.cache_bytes_max);
+    raft_log_evict(&raft->log, raft->durable, has_all_data ? raft->options.cache_bytes_max : 0);
     return 0;
 }
 

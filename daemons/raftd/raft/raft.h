@@ -116,7 +116,8 @@ struct raft *raft_new(const struct raft_options *options, const struct raft_hard
 struct raft *raft_free(struct raft *raft); /* always NULL, accepts NULL */
 
 /* Appends entries that are durable on disk already, continuing base or the call before. Only before the first step;
- * data is copied as far as the cache goes. -EINVAL: index or term does not continue. */
+ * data is copied as far as the cache goes; data.data NULL with data.bytes > 0 means that it is on disk only, and then none
+ * is cached. -EINVAL: index or term does not continue. */
 int raft_load_entries(struct raft *raft, struct raft_entry_span entries);
 
 /* ---- Messages between members --------------------------------------------------------------------------------- */
