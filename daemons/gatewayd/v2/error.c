@@ -54,24 +54,24 @@ static const struct row *find_row(unsigned code)
     return NULL;
 }
 
-unsigned v2_error_status(unsigned code)
+unsigned api_error_status(unsigned code)
 {
     const struct row *row = find_row(code);
     return row == NULL ? 400 : row->status;
 }
 
-const char *v2_error_message(unsigned code)
+const char *api_error_message(unsigned code)
 {
     const struct row *row = find_row(code);
     return row == NULL ? "" : row->message;
 }
 
-void v2_error_append(struct buf *out, const struct v2_error *error)
+void api_error_append(struct buf *out, const struct api_error *error)
 {
     buf_append_str(out, "{\"errorCode\":");
     buf_append_u64_decimal(out, error->code);
     buf_append_str(out, ",\"message\":");
-    json_append_string(out, span_str(v2_error_message(error->code)));
+    json_append_string(out, span_str(api_error_message(error->code)));
     if (error->cause.bytes > 0) {
         buf_append_str(out, ",\"cause\":");
         json_append_string(out, error->cause);

@@ -16,14 +16,14 @@ enum {
     V2_EVENT_INDEX_CLEARED = 401,
 };
 
-struct v2_error {
+struct api_error {
     unsigned code;
     uint64_t index;    /* store index at that moment; 0: decided before the store was asked */
     struct span cause; /* left out when empty */
 };
 
-unsigned v2_error_status(unsigned code);
-const char *v2_error_message(unsigned code);
+unsigned api_error_status(unsigned code);
+const char *api_error_message(unsigned code);
 
 /* {"errorCode":100,"message":"Key not found","cause":"/x","index":7} and a newline. */
-void v2_error_append(struct buf *out, const struct v2_error *error);
+void api_error_append(struct buf *out, const struct api_error *error);

@@ -188,14 +188,14 @@ static bool parse_u64(struct span text, uint64_t *ret_value)
     return text.bytes > 0;
 }
 
-static int fail(struct v2_error *error, unsigned code, struct span cause)
+static int fail(struct api_error *error, unsigned code, struct span cause)
 {
-    *error = (struct v2_error){ .code = code, .cause = cause };
+    *error = (struct api_error){ .code = code, .cause = cause };
     return -EINVAL;
 }
 
 static int check_bool(struct arena *arena, const struct fields *fields, enum field field,
-        bool *ret_value, struct v2_error *error)
+        bool *ret_value, struct api_error *error)
 {
     /* Two of them are told without quotes: they came to the reference later. */
     const char *format = field == FIELD_PREV_EXIST || field == FIELD_REFRESH
@@ -212,7 +212,7 @@ static int check_bool(struct arena *arena, const struct fields *fields, enum fie
 }
 
 static int check_u64(struct arena *arena, const struct fields *fields, enum field field,
-        unsigned code, uint64_t *ret_value, struct v2_error *error)
+        unsigned code, uint64_t *ret_value, struct api_error *error)
 {
     *ret_value = 0;
     if (fields->texts[field].data == NULL || parse_u64(fields->texts[field], ret_value)) {
@@ -223,7 +223,7 @@ static int check_u64(struct arena *arena, const struct fields *fields, enum fiel
 
 /* The order of these checks is part of the contract. */
 static int check(struct arena *arena, const struct fields *fields, enum http_method method,
-        struct form *form, struct v2_error *error)
+        struct form *form, struct api_error *error)
 {
     const struct span *texts = fields->texts;
 
@@ -265,7 +265,7 @@ static int check(struct arena *arena, const struct fields *fields, enum http_met
 }
 
 int form_parse(struct arena *arena, const struct form_source *source, struct form *ret_form,
-        struct v2_error *ret_error)
+        struct api_error *ret_error)
 {
     struct fields fields = { 0 };
     struct form form = { 0 };

@@ -37,7 +37,7 @@ struct form {
 
 /* 0, or -EINVAL with the error to answer. Spans point into the source or the arena. */
 int form_parse(struct arena *arena, const struct form_source *source, struct form *ret_form,
-        struct v2_error *ret_error);
+        struct api_error *ret_error);
 
 /* NULL, or what is wrong with the header. *ret_form: the body is a form and is read (even where a parameter of the
  * header is wrong; that error then wins over those of the body). */

@@ -329,6 +329,12 @@ void watch_hub_advance(struct watch_hub *hub, uint64_t index)
     hub->index = MAX(hub->index, index);
 }
 
+void watch_hub_reset(struct watch_hub *hub, uint64_t index)
+{
+    INVARIANT_EQ(hub->count, 0);
+    hub->index = index;
+}
+
 void watch_hub_drain(struct watch_hub *hub, watch_deliver_fn fn, void *user)
 {
     /* Down to a leaf, whose watchers go; with the last one the leaf goes too. */

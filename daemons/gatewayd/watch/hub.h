@@ -52,5 +52,8 @@ void watch_hub_publish(
 /* No event between the hub's index and this one is of interest. */
 void watch_hub_advance(struct watch_hub *hub, uint64_t index);
 
+/* The state went back to an earlier index; there must be no watchers. */
+void watch_hub_reset(struct watch_hub *hub, uint64_t index);
+
 /* Takes every watcher out, calling fn with event NULL. */
 void watch_hub_drain(struct watch_hub *hub, watch_deliver_fn fn, void *user);

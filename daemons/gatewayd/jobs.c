@@ -1,0 +1,218 @@
+/* jobs.c: listings that are too large for a turn, each rendered by a thread with a transaction of its own.
+ *
+ * A job is handed to its thread and handed back by loop_post. Between, the loop touches only `call` and `retired`, which the
+ * thread does not; so there is no lock. An environment that is exchanged while jobs read it is closed by the last of them. */
+#include "daemons/gatewayd/shell.h"
+
+#include <errno.h>
+#include <pthread.h>
+
+#include "common/log.h"
+#include "common/loop.h"
+
+enum {
+    JOBS_RUNNING_MAX = 2
+};
+
+struct job {
+    struct list link;
+    struct gatewayd *gw;
+    struct call *call; /* its http is NULL once the client went away */
+    bool retired;      /* the environment is to be closed after us */
+    pthread_t thread;
+    struct state *state;
+    struct listing_request request;
+    struct state_meta meta;
+    struct buf body;
+    size_t bad_bytes;
+    int code;
+};
+
+struct listing_jobs {
+    struct list waiting; /* calls */
+    struct list running; /* jobs */
+    unsigned running_count;
+};
+
+struct listing_jobs *jobs_new(void)
+{
+    struct listing_jobs *jobs = xcalloc(1, sizeof *jobs);
+    list_init(&jobs->waiting);
+    list_init(&jobs->running);
+    return jobs;
+}
+
+/* On the thread. */
+static int render(struct job *job)
+{
+    CLEANUP(listing_fini) struct listing listing = { 0 };
+    struct state_read *read = NULL;
+
+    TRY(state_read_new(job->state, &read, NULL));
+    int code = state_read_begin(read, NULL);
+    if (code == 0) {
+        code = state_read_meta(read, &job->meta, NULL);
+    }
+    if (code == 0) {
+        code = listing_render(&listing, read, &job->request, &job->body, &job->bad_bytes);
+    }
+    (void)state_read_free(read);
+    return code;
+}
+
+static void on_done(void *user);
+
+static void *run_job(void *user)
+{
+    struct job *job = user;
+
+    job->code = render(job);
+    loop_post(job->gw->loop, on_done, job);
+    return NULL;
+}
+
+static void start_job(struct gatewayd *gw, struct call *call)
+{
+    struct job *job = xcalloc(1, sizeof *job);
+
+    job->gw = gw;
+    job->call = call;
+    job->state = gw->view.state;
+    job->request = (struct listing_request){
+        .key = call->key, .recursive = call->recursive, .now_ns = view_time_ns(gw)
+    };
+    job->meta = gw->view.meta;
+    list_append(&gw->jobs->running, &job->link);
+    gw->jobs->running_count++;
+    if (pthread_create(&job->thread, NULL, run_job, job) != 0) {
+        /* No thread to be had: the turn is longer for once. */
+        job->thread = pthread_self();
+        job->code = render(job);
+        loop_post(gw->loop, on_done, job);
+    }
+}
+
+void jobs_start_waiting(struct gatewayd *gw)
+{
+    struct listing_jobs *jobs = gw->jobs;
+
+    while (jobs->running_count < JOBS_RUNNING_MAX && !list_is_empty(&jobs->waiting) &&
+            gw->view.state != NULL) {
+        struct call *call = CONTAINER_OF(jobs->waiting.next, struct call, link);
+        list_remove(&call->link);
+        if (call->http == NULL) {
+            call_free(gw, call);
+        } else {
+            start_job(gw, call);
+        }
+    }
+}
+
+static void answer(struct gatewayd *gw, struct job *job)
+{
+    struct call *call = job->call;
+    const struct state_meta *meta = &job->meta;
+
+    if (job->code == -ENOENT || job->code == -ENOTDIR) {
+        struct api_error error = { .code = job->code == -ENOTDIR ? 104 : 100,
+            .index = meta->etcd_index,
+            .cause = span_of(call->key.data, job->bad_bytes) };
+        answer_keys_error(gw, call->http, &error);
+        gw->values[COUNTER_GETS_FAIL]++;
+    } else if (job->code < 0) {
+        struct api_error error = { .code = V2_RAFT_INTERNAL,
+            .cause = SPAN_LIT("etcdserver: the state cannot be read") };
+        answer_keys_error(gw, call->http, &error);
+    } else {
+        struct span head = answer_keys_head(
+                gw, call->http, meta->etcd_index, meta->applied_index, meta->applied_term);
+        http_respond_json(call->http, 200, head, buf_span(&job->body));
+        gw->values[COUNTER_GETS_SUCCESS]++;
+        call_count_success(gw, call);
+    }
+}
+
+static void close_if_last(struct listing_jobs *jobs, struct job *job)
+{
+    LIST_FOREACH (other, &jobs->running, struct job, link) {
+        if (other->state == job->state) {
+            return;
+        }
+    }
+    if (job->retired) {
+        (void)state_close(job->state);
+    }
+}
+
+static void on_done(void *user)
+{
+    struct job *job = user;
+    struct gatewayd *gw = job->gw;
+
+    if (!pthread_equal(job->thread, pthread_self())) {
+        (void)pthread_join(job->thread, NULL);
+    }
+    list_remove(&job->link);
+    gw->jobs->running_count--;
+    close_if_last(gw->jobs, job);
+    if (job->call->http != NULL) {
+        answer(gw, job);
+    }
+    call_free(gw, job->call);
+    buf_fini(&job->body);
+    free(job);
+    jobs_start_waiting(gw);
+}
+
+void jobs_add(struct gatewayd *gw, struct call *call)
+{
+    call->kind = CALL_LISTING;
+    call_own_key(call);
+    list_remove(&call->deadline); /* it is being answered */
+    list_append(&gw->jobs->waiting, &call->link);
+    jobs_start_waiting(gw);
+}
+
+bool jobs_retire(struct gatewayd *gw, struct state *state)
+{
+    bool used = false;
+
+    LIST_FOREACH (job, &gw->jobs->running, struct job, link) {
+        if (job->state == state) {
+            job->retired = true;
+            used = true;
+        }
+    }
+    return used;
+}
+
+/* Calls with a counter are in the table of the pending, which frees them. */
+static void drop_call(struct call *call)
+{
+    if (call->counter == 0) {
+        free(call->key_copy);
+        free(call);
+    }
+}
+
+struct listing_jobs *jobs_free(struct listing_jobs *jobs)
+{
+    if (jobs != NULL) {
+        LIST_FOREACH (job, &jobs->running, struct job, link) {
+            if (!pthread_equal(job->thread, pthread_self())) {
+                (void)pthread_join(job->thread, NULL);
+            }
+            list_remove(&job->link);
+            close_if_last(jobs, job);
+            drop_call(job->call);
+            buf_fini(&job->body);
+            free(job);
+        }
+        LIST_FOREACH (call, &jobs->waiting, struct call, link) {
+            list_remove(&call->link);
+            drop_call(call);
+        }
+        free(jobs);
+    }
+    return NULL;
+}

@@ -1,0 +1,119 @@
+/* view.c: the state as this turn sees it. One transaction a turn; the environment is opened when there is one, and
+ * exchanged when stored says that it moved on to another generation. */
+#include "daemons/gatewayd/shell.h"
+
+#include <errno.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/loop.h"
+
+enum {
+    REOPEN_INTERVAL_MS = 20
+};
+
+static int open_current(struct gatewayd *gw, struct err *err)
+{
+    char dir[STATE_PATH_BYTES_MAX];
+    uint64_t generation;
+
+    TRY(state_current_generation(gw->view.state_dir, &generation, err));
+    state_generation_path(gw->view.state_dir, generation, dir);
+    TRY(state_open_readonly(dir, 0, &gw->view.state, err));
+    TRY(state_read_new(gw->view.state, &gw->view.read, err));
+    gw->view.meta.generation = generation;
+    return 0;
+}
+
+void view_close(struct gatewayd *gw)
+{
+    INVARIANT(!gw->view.reading);
+    gw->view.read = state_read_free(gw->view.read);
+    if (gw->view.state != NULL && jobs_retire(gw, gw->view.state)) {
+        gw->view.state = NULL;
+    }
+    gw->view.state = state_close(gw->view.state);
+}
+
+static int try_open(struct gatewayd *gw)
+{
+    struct err err = { 0 };
+    uint64_t now_ms = loop_now_ms(gw->loop);
+
+    if (now_ms < gw->view.retry_at_ms) {
+        return -EAGAIN;
+    }
+    int code = open_current(gw, &err);
+    if (code < 0) {
+        gw->view.retry_at_ms = now_ms + REOPEN_INTERVAL_MS;
+        if (code != -ENOENT) {
+            log_warning_err(&err, "gatewayd.state.unreadable", "action=retry");
+        }
+        view_close(gw);
+    }
+    return code;
+}
+
+static void note_meta(struct gatewayd *gw)
+{
+    const struct state_meta *meta = &gw->view.meta;
+
+    if (meta->applied_index > gw->applied_index) {
+        gw->applied_index = meta->applied_index;
+        gw->applied_term = meta->applied_term;
+    }
+    if (meta->cluster_id != 0 && meta->cluster_id != gw->cluster_id) {
+        answer_set_cluster_id(gw, meta->cluster_id);
+    }
+}
+
+int view_begin(struct gatewayd *gw)
+{
+    struct err err = { 0 };
+
+    INVARIANT(!gw->view.reading);
+    if (gw->view.state == NULL) {
+        TRY(try_open(gw));
+    }
+    int code = state_read_begin(gw->view.read, &err);
+    if (code == 0) {
+        code = state_read_meta(gw->view.read, &gw->view.meta, &err);
+        if (code < 0) {
+            state_read_end(gw->view.read);
+        }
+    }
+    if (code < 0) {
+        log_warning_err(&err, "gatewayd.state.unreadable", "action=reopen");
+        view_close(gw);
+        gw->view.retry_at_ms = loop_now_ms(gw->loop) + REOPEN_INTERVAL_MS;
+        return code;
+    }
+    gw->view.reading = true;
+    note_meta(gw);
+    return 0;
+}
+
+void view_end(struct gatewayd *gw)
+{
+    INVARIANT(gw->view.reading);
+    state_read_end(gw->view.read);
+    gw->view.reading = false;
+}
+
+void view_reopen(struct gatewayd *gw)
+{
+    view_close(gw);
+    gw->view.retry_at_ms = 0;
+    (void)try_open(gw);
+}
+
+uint64_t view_time_ns(struct gatewayd *gw)
+{
+    const struct state_meta *meta = &gw->view.meta;
+    uint64_t boottime_ns = clock_boottime_ns();
+
+    if (strcmp(gw->boot_id, meta->boot_id) != 0 || boottime_ns < meta->boottime_ns) {
+        return meta->time_ns; /* of an earlier boot: time stands still until something is applied */
+    }
+    return meta->time_ns + (boottime_ns - meta->boottime_ns);
+}

@@ -1,0 +1,174 @@
+/* watches.c: long polls and streams, from registration to their last byte.
+ *
+ * Registering happens within the turn's transaction: what the history holds from the wished index on is told from
+ * there; whoever is not satisfied by it waits in the hub for what comes behind the transaction. */
+#include "daemons/gatewayd/shell.h"
+
+#include "daemons/gatewayd/v2/render.h"
+#include "daemons/gatewayd/watch/match.h"
+#include "proto/outcome.h"
+
+/* One text serves the writer and all watchers of an event. */
+struct span watches_event_body(struct gatewayd *gw, const struct event *event)
+{
+    if (gw->event_body_index != event->etcd_index || event->etcd_index == 0) {
+        buf_clear(&gw->event_body);
+        buf_trim(&gw->event_body, 1024 * 1024);
+        render_event(&gw->event_body, event);
+        gw->event_body_index = event->etcd_index;
+    }
+    return buf_span(&gw->event_body);
+}
+
+/* The oldest index that can be asked for: the window of the API, or what the table still has. */
+static uint64_t first_index(const struct gatewayd *gw)
+{
+    const struct state_meta *meta = &gw->view.meta;
+    uint64_t window = gw->conf->event_history;
+    uint64_t first = meta->etcd_index >= window ? meta->etcd_index - window + 1 : 1;
+
+    return MAX(first, meta->first_event_index);
+}
+
+static void answer_cleared(struct gatewayd *gw, struct call *call, uint64_t first)
+{
+    struct api_error error = { .code = V2_EVENT_INDEX_CLEARED,
+        .index = gw->view.meta.etcd_index,
+        .cause = arena_printf(&gw->arena,
+                "the requested history has been cleared [%" PRIu64 "/%" PRIu64 "]", first,
+                call->wait_index) };
+
+    answer_keys_error(gw, call->http, &error);
+    call->counted = true; /* a watch is counted only when it fails */
+    call_count_failure(gw, call, api_error_status(error.code));
+    call_free(gw, call);
+}
+
+static void begin_stream(struct gatewayd *gw, struct call *call)
+{
+    const struct state_meta *meta = &gw->view.meta;
+    struct span head = answer_keys_head(
+            gw, call->http, meta->etcd_index, meta->applied_index, meta->applied_term);
+
+    http_stream_begin(call->http, 200, head);
+}
+
+/* Tells what the history holds from `next` on. True: a long poll has got its event and is over. */
+static bool tell_past(struct gatewayd *gw, struct call *call, uint64_t next)
+{
+    CLEANUP(codec_scratch_fini) struct codec_scratch scratch = { 0 };
+    struct state_events events;
+    struct span encoded;
+    uint64_t etcd_index;
+    struct event event;
+    bool told = false;
+
+    state_events_begin(gw->view.read, next, &events);
+    while ((!told || call->stream) && state_events_next(&events, &etcd_index, &encoded)) {
+        if (event_decode(encoded, &event, &scratch, NULL) == 0 &&
+                watch_matches_past(call->key, call->recursive, &event)) {
+            http_stream_chunk(call->http, watches_event_body(gw, &event));
+            told = true;
+        }
+    }
+    state_events_end(&events);
+    return told && !call->stream;
+}
+
+static bool key_exists(struct gatewayd *gw, struct span key)
+{
+    struct state_node node;
+    size_t bad_bytes;
+
+    return !watch_hub_tracks(gw->hub, key) &&
+           state_read_lookup(gw->view.read, key, &node, &bad_bytes) == 0;
+}
+
+/* The call becomes a watch: the request's own memory is given back, and what is left is small. */
+void watches_register(struct gatewayd *gw, struct call *call, uint64_t next_index)
+{
+    struct watch *watch = xcalloc(1, sizeof *watch);
+
+    watch->holder = HOLDER_WATCH;
+    watch->http = call->http;
+    watch->watcher = (struct watcher){
+        .next_index = next_index, .recursive = call->recursive, .stream = call->stream
+    };
+    watch->http->user = &watch->holder;
+    watch_hub_add(gw->hub, &watch->watcher, call->key, key_exists(gw, call->key));
+    gw->values[COUNTER_WATCHERS]++;
+    call_free(gw, call);
+    http_stream_release(watch->http);
+}
+
+void reads_serve_watch(struct gatewayd *gw, struct call *call)
+{
+    uint64_t etcd_index = gw->view.meta.etcd_index;
+    uint64_t next = call->wait_index == 0 ? etcd_index + 1 : call->wait_index;
+    uint64_t first = first_index(gw);
+
+    if (next < first) {
+        answer_cleared(gw, call, first);
+        return;
+    }
+    gw->values[COUNTER_WATCH_REQUESTS]++;
+    begin_stream(gw, call);
+    if (next <= etcd_index && tell_past(gw, call, next)) {
+        http_stream_end(call->http);
+        call_free(gw, call);
+        return;
+    }
+    watches_register(gw, call, MAX(next, etcd_index + 1));
+}
+
+static void free_watch(struct gatewayd *gw, struct watch *watch)
+{
+    watch_hub_remove(gw->hub, &watch->watcher);
+    gw->values[COUNTER_WATCHERS]--;
+    free(watch);
+}
+
+void watches_deliver(void *user, struct watcher *watcher, const struct event *event)
+{
+    struct gatewayd *gw = user;
+    struct watch *watch = CONTAINER_OF(watcher, struct watch, watcher);
+
+    http_stream_chunk(watch->http, watches_event_body(gw, event));
+    if (!watcher->stream) {
+        http_stream_end(watch->http);
+        free_watch(gw, watch);
+    } else if (http_stream_unsent(watch->http) > STREAM_UNSENT_BYTES_MAX) {
+        http_stream_abort(watch->http); /* too slow: rather cut than silent */
+        free_watch(gw, watch);
+    }
+}
+
+static void end_watch(void *user, struct watcher *watcher, const struct event *event)
+{
+    struct gatewayd *gw = user;
+    struct watch *watch = CONTAINER_OF(watcher, struct watch, watcher);
+
+    (void)event;
+    http_stream_end(watch->http);
+    free_watch(gw, watch);
+}
+
+static void abort_watch(void *user, struct watcher *watcher, const struct event *event)
+{
+    struct gatewayd *gw = user;
+    struct watch *watch = CONTAINER_OF(watcher, struct watch, watcher);
+
+    (void)event;
+    http_stream_abort(watch->http);
+    free_watch(gw, watch);
+}
+
+void watches_end_all(struct gatewayd *gw, bool abort)
+{
+    watch_hub_drain(gw->hub, abort ? abort_watch : end_watch, gw);
+}
+
+void watches_on_cancel(struct gatewayd *gw, struct watch *watch)
+{
+    free_watch(gw, watch);
+}
