@@ -1,0 +1,181 @@
+"""Contract, section 5: time to live."""
+
+import datetime
+import re
+import time
+
+import pytest
+
+from harness import poll
+from harness.wire import FORM
+from rows import assert_error, node, rows
+
+
+def moment(stamp):
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{0,8}[1-9])?Z$", stamp), stamp
+    whole, _, fraction = stamp[:-1].partition(".")
+    parsed = datetime.datetime.strptime(whole, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=datetime.timezone.utc)
+    return parsed.timestamp() + float("0." + (fraction or "0"))
+
+
+def test_5_expiration_is_now_plus_ttl_in_utc(keys, root):
+    made = node(keys.put(root + "/k", "v", ttl=100))
+    assert abs(moment(made["expiration"]) - (time.time() + 100)) < 2
+    assert made["ttl"] == 100
+
+
+def test_5_ttl_is_rounded_up(keys, root):
+    made = node(keys.put(root + "/k", "v", ttl=2))
+    assert made["ttl"] == 2
+    poll(lambda: time.time() > moment(made["expiration"]) - 0.9, 3, "1.1 s pass")
+    assert node(keys.get(root + "/k"))["ttl"] == 1
+
+
+def test_5_a_key_expires_on_time(keys, root):
+    made = node(keys.put(root + "/k", "v", ttl=1))
+    with keys.watch(root + "/k") as watch:
+        assert watch.event()["action"] == "expire"
+    late = time.time() - moment(made["expiration"])
+    assert -0.05 <= late < 1.5, late
+    assert_error(keys.get(root + "/k"), 404, 100)
+
+
+def test_5_keys_expire_in_the_order_of_their_deadlines(keys, root):
+    keys.put(root + "/late", "v", ttl=2)
+    keys.put(root + "/early", "v", ttl=1)
+    with keys.watch(root, "recursive=true&stream=true") as watch:
+        assert [watch.event()["node"]["key"] for _ in range(2)] == [root + "/early", root + "/late"]
+
+
+def test_5_ttl_0_is_legal_and_expires_at_once(keys, root):
+    answer = keys.put(root + "/k", "v", ttl=0)
+    assert answer.status == 201 and "expiration" in node(answer) and "ttl" not in node(answer)
+    poll(lambda: keys.get(root + "/k").status == 404, 3, "the key is gone")
+
+
+def test_5_empty_ttl_is_none(keys, root):
+    assert "expiration" not in node(keys.put(root + "/k", "v", ttl=""))
+    keys.put(root + "/k", "v", ttl=100)
+    assert "expiration" not in node(keys.put(root + "/k", "v", ttl=""))
+
+
+@pytest.mark.parametrize("query", ["", "prevExist=true", "prevValue=v"])
+def test_5_a_write_without_ttl_makes_permanent(keys, root, query):
+    keys.put(root + "/k", "v", ttl=100)
+    assert "ttl" not in node(keys.put(root + "/k", "v", query=query))
+    assert "ttl" not in node(keys.get(root + "/k"))
+
+
+def test_5_ttl_on_directories(keys, root):
+    assert node(keys.put(root + "/d", dir="true", ttl=100))["ttl"] == 100
+    assert node(keys.put(root + "/e", dir="true", ttl=100, query="prevExist=false"))["ttl"] == 100
+    changed = node(keys.put(root + "/d", dir="true", ttl=50, query="prevExist=true"))
+    assert changed["ttl"] == 50
+    assert "ttl" not in node(keys.put(root + "/d", dir="true", query="prevExist=true"))
+    assert "ttl" not in node(keys.get(root + "/d"))
+    assert_error(keys.put(root + "/d", dir="true", ttl=50), 403, 102)
+
+
+def test_5_a_directory_takes_its_children_along(keys, root):
+    keys.put(root + "/d", dir="true", ttl=1)
+    keys.put(root + "/d/k", "v", ttl=900)
+    keys.put(root + "/d/e/f", "v")
+    poll(lambda: keys.get(root + "/d/e/f").status == 404, 4, "the directory is gone")
+    assert_error(keys.get(root + "/d/k"), 404, 100, None, root + "/d")
+
+
+@pytest.mark.parametrize("ttl", ["9223372037", "9300000000", "10000000000"])
+def test_5_huge_ttl_is_permanent(keys, root, ttl):
+    answer = keys.put(root + "/k", "v", ttl=ttl)
+    assert answer.status == 201 and "expiration" not in node(answer)
+
+
+@pytest.mark.deviation("D7")
+@pytest.mark.parametrize("ttl", ["9300000000", "18446744073709551615", "18446744073"])
+def test_5_huge_ttl_is_permanent_on_update_too(keys, root, ttl):
+    """Overflow means permanent, everywhere."""
+    keys.put(root + "/k", "v")
+    answer = keys.put(root + "/k", "w", ttl=ttl, query="prevExist=true")
+    assert "expiration" not in node(answer)
+
+
+@pytest.mark.deviation("D7")
+def test_5_the_largest_ttl_is_permanent(keys, root):
+    assert "expiration" not in node(keys.put(root + "/k", "v", ttl="18446744073709551615"))
+
+
+def test_5_largest_sane_ttl(keys, root):
+    assert node(keys.put(root + "/k", "v", ttl=7000000000))["expiration"].startswith("22")
+
+
+# Refresh.
+
+def test_5_refresh_of_a_file(keys, root):
+    first = node(keys.put(root + "/k", "v", ttl=10))
+    answer = keys.put(root + "/k", refresh="true", ttl=100)
+    assert answer.status == 200 and answer.json["action"] == "set"
+    assert node(answer)["value"] == "v" and node(answer)["createdIndex"] != first["createdIndex"] and node(answer)["ttl"] == 100
+
+
+def test_5_refresh_with_prevExist(keys, root):
+    first = node(keys.put(root + "/k", "v", ttl=10))
+    answer = keys.put(root + "/k", refresh="true", ttl=100, query="prevExist=true")
+    assert answer.json["action"] == "update" and node(answer)["value"] == "v"
+    assert node(answer)["createdIndex"] == first["createdIndex"] and "refresh" not in answer.body.decode()
+
+
+def test_5_refresh_with_conditions(keys, root):
+    keys.put(root + "/k", "v", ttl=10)
+    assert_error(keys.put(root + "/k", refresh="true", ttl=100, query="prevValue=x"), 412, 101)
+    answer = keys.put(root + "/k", refresh="true", ttl=100, query="prevValue=v")
+    assert answer.json["action"] == "compareAndSwap" and node(answer)["value"] == "v"
+
+
+@pytest.mark.parametrize("query", ["", "prevExist=true"])
+def test_5_refresh_of_a_missing_key(keys, root, query):
+    assert_error(keys.put(root + "/none", refresh="true", ttl=5, query=query), 404, 100)
+
+
+def test_5_refresh_and_create(keys, root):
+    with keys.watch(root, "recursive=true&stream=true") as watch:
+        answer = keys.put(root + "/k", refresh="true", ttl=5, query="prevExist=false")
+        assert answer.status == 201 and node(answer)["value"] == ""
+        assert keys.post(root, refresh="true", ttl=5).status == 201
+        assert [watch.event()["action"] for _ in range(2)] == ["create", "create"]
+
+
+def test_5_refresh_of_a_directory(keys, root):
+    keys.put(root + "/d", dir="true")
+    assert_error(keys.put(root + "/d", refresh="true", ttl=5), 403, 102)
+    answer = keys.put(root + "/d", refresh="true", ttl=500, query="prevExist=true")
+    assert answer.json["action"] == "update" and node(answer)["ttl"] == 500
+
+
+def test_5_refresh_with_dir_on_a_file(keys, root):
+    keys.put(root + "/k", "v")
+    assert node(keys.put(root + "/k", refresh="true", ttl=500, dir="true"))["dir"] is True
+
+
+def test_5_refresh_on_get_and_delete_is_only_checked(keys, root):
+    keys.put(root + "/k", "v")
+    assert keys.get(root + "/k", "refresh=true&ttl=5").json["action"] == "get"
+    assert keys.delete(root + "/k", "refresh=true&ttl=5").json["action"] == "delete"
+
+
+def test_5_refresh_notifies_nobody(keys, root):
+    first = keys.put(root + "/k", "v", ttl=100).index
+    with keys.watch(root + "/k", "stream=true") as watch:
+        for query in ("", "prevExist=true", "prevValue=v"):
+            keys.put(root + "/k", refresh="true", ttl=100, query=query)
+        last = keys.put(root + "/k", "seen").index
+        assert watch.event()["node"]["value"] == "seen"
+    with keys.watch(root + "/k", "waitIndex=%d" % (first + 1)) as watch:
+        assert watch.event()["node"]["modifiedIndex"] == last == first + 4
+
+
+def test_5_refresh_moves_the_deadline(keys, root):
+    keys.put(root + "/k", "v", ttl=1)
+    later = moment(node(keys.put(root + "/k", refresh="true", ttl=3, query="prevExist=true"))["expiration"])
+    with keys.watch(root + "/k") as watch:
+        assert watch.event()["action"] == "expire"
+    assert time.time() >= later - 0.05
