@@ -9,6 +9,7 @@ deviation(NAME) and must fail there: a deviation that no longer is one is an err
 """
 
 import os
+import signal
 import sys
 
 import pytest
@@ -21,12 +22,49 @@ import harness  # noqa: E402
 def pytest_configure(config):
     config.addinivalue_line("markers", "deviation(name): we differ from etcd here on purpose")
     config.addinivalue_line("markers", "ours: about files or daemons that only we have; not run against etcd")
-    config.addinivalue_line("markers", "quick: in the suite also with --quick")
-    config.addinivalue_line("markers", "full: only with QUORATE_TEST_SIZE=full")
+    config.addinivalue_line("markers", "slow: left out of tests/run.sh --quick")
+    config.addinivalue_line("markers", "full: only in tests/run.sh --full")
+    config.addinivalue_line("markers", "limit(seconds): may take longer than TEST_LIMIT_S")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # So that what runs is ended and removed.
 
 
-def pytest_collection_modifyitems(items):
+TEST_LIMIT_S = 90
+
+
+class TooLong(Exception):
+    pass
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    """A test that hangs fails after its limit, with the stack it hangs in."""
+    mark = item.get_closest_marker("limit")
+    seconds = mark.args[0] if mark else TEST_LIMIT_S
+
+    def on_alarm(*_):
+        raise TooLong("still running after %d s" % seconds)
+
+    signal.signal(signal.SIGALRM, on_alarm)
+    signal.alarm(seconds)
+    yield
+    signal.alarm(0)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Counts for tests/run.sh."""
+    path = os.environ.get("QUORATE_TEST_COUNTS")
+    if path:
+        count = {kind: len(terminalreporter.stats.get(kind, [])) for kind in ("passed", "failed", "error", "skipped", "xfailed", "xpassed")}
+        with open(path, "w") as out:
+            out.write("%d %d %d\n" % (count["passed"] + count["xfailed"], count["failed"] + count["error"] + count["xpassed"], count["skipped"]))
+
+
+def pytest_collection_modifyitems(config, items):
     size = os.environ.get("QUORATE_TEST_SIZE", "default")
+    if size == "quick":
+        slow = [item for item in items if item.get_closest_marker("slow") or item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
     for item in items:
         deviation = item.get_closest_marker("deviation")
         if deviation and harness.target_name() == "etcd":

@@ -20,7 +20,6 @@ def first_seed():
     return int(os.environ.get("QUORATE_TEST_SEED", 0)) or int(time.time()) % 1000000 * 100
 
 
-@pytest.mark.quick
 def test_random_requests_are_answered_alike():
     steps = int(os.environ.get("QUORATE_TEST_STEPS", 0)) or STEPS[os.environ.get("QUORATE_TEST_SIZE", "default")]
     seed = first_seed()
@@ -31,7 +30,6 @@ def test_random_requests_are_answered_alike():
         pytest.fail(diffrun.explain(found, "etcd", harness.target_name()), pytrace=False)
 
 
-@pytest.mark.quick
 def test_expiry_is_reported_alike():
     diffrun.play_expiry("etcd", harness.target_name())
 

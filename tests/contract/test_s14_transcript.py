@@ -38,7 +38,6 @@ LINES = [
 ]
 
 
-@pytest.mark.quick
 def test_14_golden_transcript(fresh_keys):
     for number, (request, body, status, expected) in enumerate(LINES):
         method, path = request.split(" ")

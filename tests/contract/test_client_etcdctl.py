@@ -1,0 +1,162 @@
+"""Debian's etcdctl, v2 mode, unchanged."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from harness import poll
+from harness.server import clean_environment
+from rows import node
+
+pytestmark = pytest.mark.skipif(not os.path.exists("/usr/bin/etcdctl"), reason="etcd-client is not installed")
+
+
+class Etcdctl:
+    def __init__(self, server):
+        self.server = server
+
+    def command(self, *arguments):
+        return ["/usr/bin/etcdctl", "--endpoints", self.server.url] + list(arguments)
+
+    def run(self, *arguments, status=0, stdin=None):
+        done = subprocess.run(self.command(*arguments), env=clean_environment({"ETCDCTL_API": "2"}), input=stdin,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=20)
+        assert done.returncode == status, (arguments, done)
+        return done.stdout if status == 0 else done.stderr
+
+    def start(self, *arguments):
+        return subprocess.Popen(self.command(*arguments), env=clean_environment({"ETCDCTL_API": "2"}), stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def ctl(server):
+    return Etcdctl(server)
+
+
+def watchers(server, keys):
+    return keys.call("GET", "/v2/stats/store").json["watchers"]
+
+
+def test_set_get_update_rm(ctl, root):
+    assert ctl.run("set", root + "/k", "value one") == "value one\n"
+    assert ctl.run("get", root + "/k") == "value one\n"
+    assert ctl.run("get", "--quorum", root + "/k") == "value one\n"
+    assert ctl.run("update", root + "/k", "two") == "two\n"
+    assert ctl.run("rm", root + "/k") == "PrevNode.Value: two\n"
+    assert ctl.run("get", root + "/k", status=4).startswith("Error:  100: Key not found (%s/k) [" % root)
+
+
+def test_mk_and_in_order(ctl, root, keys):
+    assert ctl.run("mk", root + "/k", "v") == "v\n"
+    assert "105: Key already exists" in ctl.run("mk", root + "/k", "v", status=4)
+    assert ctl.run("mk", "--in-order", root + "/queue", "v") == "v\n"
+    assert len(node(keys.get(root + "/queue"))["nodes"]) == 1
+
+
+def test_value_from_stdin(ctl, root):
+    ctl.run("set", root + "/k", stdin="lines\nof text\n")
+    assert ctl.run("get", root + "/k") == "lines\nof text\n\n"
+
+
+def test_swap(ctl, root, keys):
+    ctl.run("set", root + "/k", "a")
+    assert ctl.run("set", "--swap-with-value", "a", root + "/k", "b") == "b\n"
+    assert "101: Compare failed" in ctl.run("set", "--swap-with-value", "a", root + "/k", "c", status=4)
+    index = str(node(keys.get(root + "/k"))["modifiedIndex"])
+    assert ctl.run("set", "--swap-with-index", index, root + "/k", "d") == "d\n"
+    assert "101" in ctl.run("rm", "--with-value", "x", root + "/k", status=4)
+    ctl.run("rm", "--with-value", "d", root + "/k")
+
+
+def test_ttl(ctl, root, keys):
+    ctl.run("set", "--ttl", "100", root + "/k", "v")
+    assert node(keys.get(root + "/k"))["ttl"] in (99, 100)
+    ctl.run("mkdir", "--ttl", "50", root + "/d")
+    assert node(keys.get(root + "/d"))["ttl"] in (49, 50)
+    ctl.run("updatedir", "--ttl", "500", root + "/d")
+    assert node(keys.get(root + "/d"))["ttl"] in (499, 500)
+
+
+def test_directories(ctl, root):
+    ctl.run("mkdir", root + "/d")
+    assert "105" in ctl.run("mkdir", root + "/d", status=4)
+    ctl.run("set", root + "/d/k", "v")
+    ctl.run("setdir", root + "/e")
+    assert "102" in ctl.run("rm", root + "/d", status=4)
+    assert "108" in ctl.run("rmdir", root + "/d", status=4)
+    ctl.run("rm", "--recursive", root + "/d")
+    ctl.run("rmdir", root + "/e")
+    assert "is a directory" in ctl.run("get", root, status=1)
+
+
+def test_ls(ctl, root):
+    for name in ("/b", "/a/x", "/_hidden"):
+        ctl.run("set", root + name, "v")
+    assert ctl.run("ls", "--sort", root) == "%s/a\n%s/b\n" % (root, root)
+    assert ctl.run("ls", "--sort", "--recursive", "-p", root) == "".join(root + n + "\n" for n in ("/a/", "/a/x", "/b"))
+    assert ctl.run("ls", root + "/b") == root + "/b\n"
+
+
+def test_output_json_and_extended(ctl, root):
+    ctl.run("set", root + "/k", "v")
+    shown = json.loads(ctl.run("-o", "json", "get", root + "/k"))
+    assert shown["action"] == "get" and shown["node"]["value"] == "v"
+    extended = ctl.run("-o", "extended", "get", root + "/k")
+    assert "Key: %s/k" % root in extended and "Created-Index:" in extended and "Index:" in extended
+
+
+def test_watch_one_and_from_the_past(ctl, server, keys, root):
+    first = keys.put(root + "/k", "1").index
+    assert ctl.run("watch", "--after-index", str(first - 1), root + "/k") == "1\n"
+    before = watchers(server, keys)
+    process = ctl.start("watch", root + "/k")
+    try:
+        poll(lambda: watchers(server, keys) > before, 5, "etcdctl watches")
+        keys.put(root + "/k", "2")
+        assert process.communicate(timeout=10)[0] == "2\n"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_watch_forever_recursive(ctl, server, keys, root):
+    before = watchers(server, keys)
+    process = ctl.start("watch", "--forever", "--recursive", root)
+    try:
+        poll(lambda: watchers(server, keys) > before, 5, "etcdctl watches")
+        for number in range(5):
+            keys.put(root + "/k%d" % number, str(number))
+        keys.delete(root + "/k0")
+        lines = [process.stdout.readline() for _ in range(12)]
+        assert lines[0:2] == ["[set] %s/k0\n" % root, "0\n"] and lines[8:10] == ["[set] %s/k4\n" % root, "4\n"]
+        assert lines[10] == "[delete] %s/k0\n" % root
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_exec_watch(ctl, server, keys, root):
+    before = watchers(server, keys)
+    process = ctl.start("exec-watch", "--recursive", root, "--", "sh", "-c", "echo $ETCD_WATCH_ACTION $ETCD_WATCH_KEY $ETCD_WATCH_VALUE")
+    try:
+        poll(lambda: watchers(server, keys) > before, 5, "etcdctl watches")
+        keys.put(root + "/k", "hello")
+        assert process.stdout.readline() == "set %s/k hello\n" % root
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_cluster_health_and_member_list(ctl, server):
+    health = ctl.run("cluster-health")
+    assert "got healthy result from " + server.url in health and "cluster is healthy" in health
+    listing = ctl.run("member", "list")
+    assert "name=default peerURLs=%s clientURLs=%s isLeader=true" % (server.peer_url, server.url) in listing
+
+
+def test_without_sync(ctl, root):
+    ctl.run("--no-sync", "set", root + "/k", "v")
+    assert ctl.run("--no-sync", "get", root + "/k") == "v\n"

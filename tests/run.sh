@@ -1,0 +1,155 @@
+#!/bin/sh
+# run.sh [--quick|--full] [SUITE...]: builds Quorate and runs its tests; ends with "N passed, N failed".
+#
+# Suites, all by default:
+#   unit         one module each, in milliseconds (meson, cmocka)
+#   sim          whole clusters in one process, in virtual time
+#   contract     the HTTP API, flags and files, to the byte; etcd's own clients; 20,000 random requests against etcd
+#   cluster, scenario   real processes: what operators do
+#   fault        kill -9, power cuts, full disks, lost messages
+#   bench-smoke  the benchmark's rows, each for a moment: that they work, not how fast they are
+#
+# --quick ends in under 3 minutes, the default in under 15, --full has the long runs (hours).
+# Needs no root; what needs it (a disk to cut the power of) is skipped without, and counted so.
+# Variables: QUORATE_BUILD the build directory (default build-test/), QUORATE_TEST_TMP where servers keep their data
+# (default /var/tmp; a real disk), QUORATE_TEST_SEED, QUORATE_TEST_TARGET=etcd to run the contract against Debian's etcd,
+# CI=1 to make warnings errors.
+set -eu
+cd "$(dirname "$0")/.."
+
+usage() {
+    sed -n '2,/^set/s/^# \{0,1\}//p' "$0" | sed '/^set/d'
+}
+
+size=default
+suites=
+for argument in "$@"; do
+    case $argument in
+    --quick) size=quick ;;
+    --full) size=full ;;
+    -h | --help) usage; exit 0 ;;
+    -*) echo "run.sh: unknown option $argument (see --help)" >&2; exit 2 ;;
+    unit | sim | contract | cluster | scenario | fault | bench-smoke) suites="$suites $argument" ;;
+    *) echo "run.sh: unknown suite '$argument'; there are unit sim contract cluster scenario fault bench-smoke" >&2; exit 2 ;;
+    esac
+done
+if [ -z "$suites" ]; then
+    suites="unit sim contract cluster scenario fault bench-smoke"
+fi
+case $size in
+quick) limit_s=170 ;;
+default) limit_s=880 ;;
+full) limit_s=36000 ;;
+esac
+
+build=${QUORATE_BUILD:-build-test}
+export QUORATE_BUILD="$build" QUORATE_TEST_SIZE="$size" PYTHONDONTWRITEBYTECODE=1
+python=/usr/bin/python3
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 130' INT TERM
+began=$(date +%s)
+passed=0
+failed=0
+skipped=0
+
+left_s() {
+    left=$((limit_s - ($(date +%s) - began)))
+    if [ "$left" -lt 5 ]; then left=5; fi
+    echo "$left"
+}
+
+has() {
+    case " $suites " in *" $1 "*) return 0 ;; *) return 1 ;; esac
+}
+
+finish() {
+    if [ "$skipped" -gt 0 ]; then
+        echo "$passed passed, $failed failed, $skipped skipped"
+    else
+        echo "$passed passed, $failed failed"
+    fi
+    if [ "$failed" -gt 0 ] || [ "$passed" -eq 0 ]; then exit 1; fi
+    exit 0
+}
+
+# What is needed, and the build. A build that fails is a failed test.
+sh packaging/deps.sh test
+
+werror=false
+if [ -n "${CI:-}" ]; then werror=true; fi
+if [ ! -f "$build/build.ninja" ]; then
+    if ! meson setup "$build" -Dwerror="$werror" >"$scratch/setup" 2>&1; then
+        tail -n 30 "$scratch/setup"
+        failed=1
+        finish
+    fi
+fi
+targets=
+if has unit || has sim; then
+    # The unit tests are not built by default.
+    targets=$(meson introspect "$build" --tests | "$python" -c '
+import json, os, sys
+root = os.path.realpath(sys.argv[1])
+print(" ".join(sorted({os.path.relpath(t["cmd"][0], root) for t in json.load(sys.stdin)})))' "$build")
+fi
+if ! ninja -C "$build" all $targets >"$scratch/build" 2>&1; then
+    grep -v '^\[' "$scratch/build" | tail -n 60
+    echo "the build failed"
+    failed=1
+    finish
+fi
+
+# Suites of the build: one executable is one test.
+meson_suite() {
+    if ! meson introspect "$build" --tests | grep -q "\"[a-z]*:*$1\""; then
+        return
+    fi
+    echo "== $1"
+    timeout -k 10 "$(left_s)" meson test -C "$build" --no-rebuild --suite "$1" --print-errorlogs >"$scratch/$1" 2>&1 || true
+    count() {
+        sed -n "s/^$2: *\([0-9]*\).*/\1/p" "$scratch/$1" | tail -n 1
+    }
+    ok=$(count "$1" Ok)
+    bad=0
+    for kind in Fail "Unexpected Pass" Timeout; do
+        n=$(count "$1" "$kind")
+        bad=$((bad + ${n:-0}))
+    done
+    skips=$(count "$1" Skipped)
+    if [ -z "$ok" ]; then bad=$((bad + 1)); fi
+    if [ "$bad" -gt 0 ]; then tail -n 150 "$scratch/$1"; fi
+    echo "$1: ${ok:-0} passed, $bad failed"
+    passed=$((passed + ${ok:-0}))
+    failed=$((failed + bad))
+    skipped=$((skipped + ${skips:-0}))
+}
+
+# Suites of real processes. Their counts come through a file, so that a run cut short by the limit counts as failed.
+pytest_suite() {
+    folder=tests/$1
+    if ! ls "$folder"/test_*.py >/dev/null 2>&1; then return; fi
+    echo "== $1"
+    rm -f "$scratch/counts"
+    status=0
+    QUORATE_TEST_COUNTS="$scratch/counts" timeout -k 15 "$(left_s)" \
+        "$python" -m pytest -q -p no:cacheprovider --tb=short "$folder" || status=$?
+    if [ -f "$scratch/counts" ]; then
+        read -r ok bad skips <"$scratch/counts"
+    else
+        ok=0 bad=1 skips=0
+        echo "$1: ended early (status $status; 124: out of time)"
+    fi
+    passed=$((passed + ok))
+    failed=$((failed + bad))
+    skipped=$((skipped + skips))
+}
+
+for suite in unit sim; do
+    if has $suite; then meson_suite $suite; fi
+done
+for suite in contract cluster scenario fault; do
+    if has $suite; then pytest_suite $suite; fi
+done
+if has bench-smoke; then pytest_suite bench; fi
+finish
