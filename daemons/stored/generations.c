@@ -19,6 +19,7 @@ struct generations {
     uint64_t number;  /* of the live one; 0: none */
     uint64_t highest; /* ever seen: numbers are not used twice */
     const char *reason;
+    bool poisoned; /* an I/O error was met: never mark this state again */
 };
 
 static void data_path_of(
@@ -166,7 +167,9 @@ struct generations *generations_close(struct generations *generations)
     char data_path[STATE_PATH_BYTES_MAX];
 
     if (generations != NULL && generations->replica != NULL) {
-        int result = state_writer_sync(replica_writer(generations->replica), NULL);
+        int result = generations->poisoned
+                             ? -EIO
+                             : state_writer_sync(replica_writer(generations->replica), NULL);
         generations->replica = replica_close(generations->replica);
         data_path_of(generations, generations->number, data_path);
         if (result == 0) {
@@ -198,6 +201,9 @@ static int before_write(struct generations *generations, struct err *err)
     char data_path[STATE_PATH_BYTES_MAX];
     uint64_t txn_id = state_writer_txn_id(replica_writer(generations->replica));
 
+    if (generations->poisoned) {
+        return err_set(err, -EIO, "the state met an I/O error before");
+    }
     data_path_of(generations, generations->number, data_path);
     return mark_set_dirty(generations->mark, generations->number, data_path, txn_id, err);
 }
@@ -209,7 +215,7 @@ static int after_write(struct generations *generations, int result)
         mark_set_txn_id(
                 generations->mark, state_writer_txn_id(replica_writer(generations->replica)));
     } else if (result != -ENOSPC && result != -EDQUOT && result != -EBADMSG) {
-        mark_distrust(generations->mark);
+        generations_distrust(generations);
     }
     return result;
 }
@@ -318,5 +324,6 @@ void generations_discard(struct generations *generations, uint64_t number)
 
 void generations_distrust(struct generations *generations)
 {
+    generations->poisoned = true;
     mark_distrust(generations->mark);
 }

@@ -1,0 +1,219 @@
+/* jobs.c: what runs beside the loop: making a snapshot, and building a new state. One at a time, a thread each.
+ *
+ * A snapshot is due when more than snapshot_count entries were applied since the last one and the log behind it has grown to
+ * half its size: so the cost of copying, per write, does not depend on how large the state is. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/loop.h"
+#include "daemons/stored/stored_impl.h"
+
+enum {
+    RETRY_MS = 10000,
+    PAUSE_MS_MAX = 250, /* raftd takes a second without progress for a stall */
+    PAUSED_BYTES_PER_MS = 16 * 1024,
+    GROWTH_BYTES_MIN = 64 * 1024 * 1024,
+    STATUS_STORAGE = 3,
+};
+
+static void on_job_done(void *user);
+
+static void *job_run(void *argument)
+{
+    struct job *job = argument;
+
+    if (job->kind == JOB_MAKE_SNAPSHOT) {
+        job->result = snapshot_make(job->writer, job->dir, &job->made, &job->err);
+    } else if (job->index == 0) {
+        job->result = generations_build_empty(job->dir, job->stored->config.map_bytes, &job->err);
+    } else {
+        job->result = generations_build_loaded(job->dir, job->stored->config.map_bytes, job->path,
+                job->cluster_id, job->member_id, &job->err);
+    }
+    loop_post(job->stored->loop, on_job_done, job->stored);
+    return NULL;
+}
+
+static void job_start(struct stored *stored)
+{
+    struct job *job = &stored->snapshots.job;
+    pthread_t thread;
+
+    job->stored = stored;
+    job->started_at_ms = clock_monotonic_ms();
+    job->result = 0;
+    int code = pthread_create(&thread, NULL, job_run, job);
+    INVARIANT_EQ(code, 0); /* no memory for a thread's stack */
+    job->thread = thread;
+}
+
+/* The share of the newest snapshot's size that the log must have grown by. */
+static bool log_has_grown(const struct snapshots *snapshots)
+{
+    return snapshots->log_bytes >= snapshots->newest.bytes / 2;
+}
+
+void jobs_consider_snapshot(struct stored *stored)
+{
+    struct snapshots *snapshots = &stored->snapshots;
+    struct replica *replica = generations_replica(stored->generations);
+    uint64_t applied = replica_meta(replica)->applied_index;
+    uint64_t behind = applied > snapshots->newest.index ? applied - snapshots->newest.index : 0;
+
+    if (snapshots->job.kind != JOB_NONE || behind <= stored->config.snapshot_count ||
+            !log_has_grown(snapshots)) {
+        return;
+    }
+    if (snapshots->failed_at_ms != 0 && clock_monotonic_ms() < snapshots->failed_at_ms + RETRY_MS) {
+        return;
+    }
+    struct job *job = &snapshots->job;
+    *job = (struct job){ .kind = JOB_MAKE_SNAPSHOT, .writer = replica_writer(replica) };
+    (void)snprintf(job->dir, sizeof job->dir, "%s", stored->snap_dir);
+    snapshots->file_bytes_at_start = state_writer_file_bytes(job->writer);
+    log_debug("stored.snapshot.begin", "applied_index=%" PRIu64, applied);
+    job_start(stored);
+}
+
+static void begin_load(struct stored *stored)
+{
+    struct snapshots *snapshots = &stored->snapshots;
+    struct job *job = &snapshots->job;
+    struct err err = { 0 };
+
+    snapshots->load_due = false;
+    *job = (struct job){
+        .kind = JOB_LOAD,
+        .index = snapshots->load_index,
+        .term = snapshots->load_term,
+        .cluster_id = stored->raft.cluster_id,
+        .member_id = stored->raft.member_id,
+    };
+    snapshot_path(stored->snap_dir, job->term, job->index, job->path);
+    if (generations_prepare(stored->generations, &job->number, job->dir, &err) < 0) {
+        job->kind = JOB_NONE;
+        stored_fail(stored, STATUS_STORAGE, &err, "stored.state.failed");
+        return;
+    }
+    log_notice("stored.load.begin", "index=%" PRIu64 " term=%" PRIu64 " generation=%" PRIu64,
+            job->index, job->term, job->number);
+    job_start(stored);
+}
+
+void jobs_load(struct stored *stored, uint64_t index, uint64_t term)
+{
+    stored->snapshots.load_due = true;
+    stored->snapshots.load_index = index;
+    stored->snapshots.load_term = term;
+    if (stored->snapshots.job.kind == JOB_NONE) {
+        begin_load(stored);
+    }
+}
+
+static void on_snapshot_made(struct stored *stored, const struct job *job)
+{
+    struct snapshots *snapshots = &stored->snapshots;
+
+    if (job->result < 0) {
+        snapshots->failed_at_ms = clock_monotonic_ms();
+        log_error_err(
+                &job->err, "stored.snapshot.failed", "action=try_again retry_ms=%d", RETRY_MS);
+        return;
+    }
+    snapshots->failed_at_ms = 0;
+    snapshots->newest = job->made;
+    snapshots->log_bytes = 0;
+    snapshots->made_count++;
+    log_info("stored.snapshot.made",
+            "index=%" PRIu64 " term=%" PRIu64 " bytes=%" PRIu64 " took_ms=%" PRIu64,
+            job->made.index, job->made.term, job->made.bytes,
+            clock_monotonic_ms() - job->started_at_ms);
+    raft_side_tell_snapshot(stored);
+}
+
+static void on_load_failed(struct stored *stored, const struct job *job)
+{
+    struct err err = { 0 };
+
+    generations_discard(stored->generations, job->number);
+    if (job->result == -EUCLEAN && snapshot_set_broken(job->path, &err) < 0) {
+        log_warning_err(&err, "stored.snapshot.not_renamed", "action=go_on");
+    }
+    if (job->result == -EUCLEAN || job->result == -ENOENT) {
+        log_error_err(&job->err, "stored.snapshot.broken",
+                "index=%" PRIu64 " action=ask_for_another", job->index);
+        raft_side_load_failed(stored, job);
+        return;
+    }
+    stored_fail(stored, STATUS_STORAGE, &job->err, "stored.load.failed");
+}
+
+static void on_loaded(struct stored *stored, const struct job *job)
+{
+    struct err err = { 0 };
+
+    int result = generations_switch(stored->generations, job->number, &err);
+    if (result == 0) {
+        result = generations_set_ids(stored->generations, job->cluster_id, job->member_id, &err);
+    }
+    if (result < 0) {
+        stored_fail(stored, STATUS_STORAGE, &err, "stored.load.failed");
+        return;
+    }
+    log_notice("stored.load.done", "index=%" PRIu64 " generation=%" PRIu64 " took_ms=%" PRIu64,
+            job->index, job->number, clock_monotonic_ms() - job->started_at_ms);
+    raft_side_loaded(stored);
+}
+
+static void on_job_done(void *user)
+{
+    struct stored *stored = user;
+    struct job *job = &stored->snapshots.job;
+
+    if (job->kind == JOB_NONE) {
+        return; /* was waited for */
+    }
+    (void)pthread_join(job->thread, NULL);
+    struct job done = *job;
+    job->kind = JOB_NONE;
+    if (done.kind == JOB_MAKE_SNAPSHOT) {
+        on_snapshot_made(stored, &done);
+    } else if (stored->snapshots.load_due) {
+        generations_discard(stored->generations, done.number); /* another was ordered meanwhile */
+    } else if (done.result < 0) {
+        on_load_failed(stored, &done);
+    } else {
+        on_loaded(stored, &done);
+    }
+    if (stored->snapshots.load_due && stored->exit_status == 0) {
+        begin_load(stored);
+    }
+}
+
+void jobs_stop(struct stored *stored)
+{
+    struct job *job = &stored->snapshots.job;
+
+    if (job->kind != JOB_NONE) {
+        (void)pthread_join(job->thread, NULL);
+        job->kind = JOB_NONE;
+    }
+}
+
+uint64_t jobs_pause_ms(const struct stored *stored, uint64_t grown_bytes)
+{
+    const struct snapshots *snapshots = &stored->snapshots;
+    uint64_t start_bytes = snapshots->file_bytes_at_start;
+
+    if (snapshots->job.kind != JOB_MAKE_SNAPSHOT || grown_bytes == 0) {
+        return 0;
+    }
+    uint64_t now_bytes = state_writer_file_bytes(snapshots->job.writer);
+    if (now_bytes < start_bytes + MAX(start_bytes / 4, (uint64_t)GROWTH_BYTES_MIN)) {
+        return 0;
+    }
+    return MIN(grown_bytes / PAUSED_BYTES_PER_MS, (uint64_t)PAUSE_MS_MAX);
+}

@@ -1,0 +1,255 @@
+/* subscribers.c: the gatewayds that want to know what was applied.
+ *
+ *   after the hello    the kept batch, if it continues what the subscriber has seen; else skipped_to; then a beacon
+ *   each commit        its batch; where there is no credit nothing, and skipped_to once there is credit again
+ *   each 100 ms        a beacon, so that the loss of a last message is noticed
+ *   a new state        generation; where there is no credit, the next beacon names it too */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "common/log.h"
+#include "common/loop.h"
+#include "daemons/stored/stored_impl.h"
+#include "proto/applied.h"
+#include "proto/hello.h"
+#include "proto/link.h"
+
+enum {
+    BEACON_MS = 100
+};
+
+struct subscriber {
+    struct list node;
+    struct link *link;
+    uint64_t pid;
+    bool skipping; /* batches were held back: skipped_to is due */
+};
+
+static const struct schema_meta *live_meta(const struct stored *stored)
+{
+    struct replica *replica = generations_replica(stored->generations);
+    return replica != NULL ? replica_meta(replica) : NULL;
+}
+
+static void send_skipped(struct stored *stored, struct subscriber *subscriber)
+{
+    const struct schema_meta *meta = live_meta(stored);
+    struct buf *out = &stored->subscribers.out;
+
+    if (meta == NULL) {
+        return;
+    }
+    struct skipped_to message = { .last_index = meta->applied_index,
+        .etcd_index = meta->etcd_index };
+    buf_clear(out);
+    skipped_to_encode(&message, out);
+    subscriber->skipping = link_send(subscriber->link, skipped_to_type, out) < 0;
+}
+
+static void send_beacon(struct stored *stored, struct subscriber *subscriber)
+{
+    const struct schema_meta *meta = live_meta(stored);
+    struct buf *out = &stored->subscribers.out;
+
+    if (meta == NULL || !link_can_send(subscriber->link)) {
+        return;
+    }
+    struct beacon message = {
+        .generation = generations_number(stored->generations),
+        .applied_index = meta->applied_index,
+        .applied_term = meta->applied_term,
+        .etcd_index = meta->etcd_index,
+        .time_ns = meta->time_ns,
+        .boottime_ns = meta->boottime_ns,
+    };
+    buf_clear(out);
+    beacon_encode(&message, out);
+    (void)link_send(subscriber->link, beacon_type, out);
+}
+
+static void send_batch(struct stored *stored, struct subscriber *subscriber, struct span batch)
+{
+    struct buf *out = &stored->subscribers.out;
+
+    if (subscriber->skipping || !link_can_send(subscriber->link)) {
+        subscriber->skipping = true;
+        stored->subscribers.skipped++;
+        return;
+    }
+    buf_clear(out);
+    buf_append_span(out, batch);
+    subscriber->skipping = link_send(subscriber->link, batch_type, out) < 0;
+}
+
+void subscribers_publish(struct stored *stored, struct span batch)
+{
+    LIST_FOREACH (subscriber, &stored->subscribers.all, struct subscriber, node) {
+        send_batch(stored, subscriber, batch);
+    }
+}
+
+void subscribers_tell_generation(struct stored *stored)
+{
+    const struct schema_meta *meta = live_meta(stored);
+    struct buf *out = &stored->subscribers.out;
+
+    if (meta == NULL) {
+        return;
+    }
+    struct generation message = {
+        .generation = generations_number(stored->generations),
+        .applied_index = meta->applied_index,
+        .etcd_index = meta->etcd_index,
+    };
+    LIST_FOREACH (subscriber, &stored->subscribers.all, struct subscriber, node) {
+        buf_clear(out);
+        generation_encode(&message, out);
+        subscriber->skipping = link_send(subscriber->link, generation_type, out) < 0;
+    }
+}
+
+size_t subscribers_count(const struct stored *stored)
+{
+    size_t count = 0;
+
+    for (const struct list *at = stored->subscribers.all.next; at != &stored->subscribers.all;
+            at = at->next) {
+        count++;
+    }
+    return count;
+}
+
+/* What a subscriber missed while it was away, or while we were. */
+static void bring_up_to_date(
+        struct stored *stored, struct subscriber *subscriber, uint64_t seen_index)
+{
+    const struct schema_meta *meta = live_meta(stored);
+    struct codec_scratch scratch = { 0 };
+    struct batch kept;
+
+    if (meta == NULL || seen_index >= meta->applied_index) {
+        return;
+    }
+    struct span encoded = replica_publication(generations_replica(stored->generations));
+    bool covered = encoded.bytes > 0 && batch_decode(encoded, &kept, &scratch, NULL) == 0 &&
+                   kept.first_index <= seen_index + 1 && kept.last_index == meta->applied_index;
+    codec_scratch_fini(&scratch);
+    if (covered) {
+        send_batch(stored, subscriber, encoded);
+    } else {
+        send_skipped(stored, subscriber);
+    }
+}
+
+static int on_up(void *user, struct link *link, const struct hello *peer, struct err *err)
+{
+    struct stored *stored = user;
+
+    (void)err;
+    struct subscriber *subscriber = xcalloc(1, sizeof *subscriber);
+    subscriber->link = link;
+    subscriber->pid = peer->pid;
+    list_append(&stored->subscribers.all, &subscriber->node);
+    link_set_user(link, subscriber);
+    log_info("stored.subscriber.up", "pid=%" PRIu64 " seen_index=%" PRIu64, peer->pid,
+            peer->applied_index);
+    bring_up_to_date(stored, subscriber, peer->applied_index);
+    send_beacon(stored, subscriber);
+    return 0;
+}
+
+static void on_down(void *user, struct link *link)
+{
+    struct stored *stored = user;
+    struct subscriber *subscriber = link_get_user(link);
+
+    log_info("stored.subscriber.down", "pid=%" PRIu64, subscriber->pid);
+    list_remove(&subscriber->node);
+    free(subscriber);
+    care_check_readers(stored); /* it may have died in the middle of a read */
+}
+
+static void on_message(void *user, struct link *link, unsigned type, struct span body)
+{
+    (void)user;
+    (void)link;
+    (void)body;
+    log_debug("stored.subscriber.unknown_message", "type=%u", type);
+}
+
+static void on_writable(void *user, struct link *link)
+{
+    struct subscriber *subscriber = link_get_user(link);
+
+    if (subscriber->skipping) {
+        send_skipped(user, subscriber);
+    }
+}
+
+static void fill_hello(void *user, struct hello *ret_hello)
+{
+    struct stored *stored = user;
+    const struct schema_meta *meta = live_meta(stored);
+
+    ret_hello->component = SPAN_LIT("stored");
+    if (meta != NULL) {
+        ret_hello->cluster_id = meta->cluster_id;
+        ret_hello->member_id = meta->member_id;
+        ret_hello->applied_index = meta->applied_index;
+        ret_hello->applied_term = meta->applied_term;
+        ret_hello->generation = generations_number(stored->generations);
+        SET(ret_hello, hello_tag_cluster_id);
+        SET(ret_hello, hello_tag_member_id);
+        SET(ret_hello, hello_tag_applied_index);
+        SET(ret_hello, hello_tag_applied_term);
+        SET(ret_hello, hello_tag_generation);
+    }
+}
+
+static const struct link_events subscriber_events = {
+    .on_up = on_up,
+    .on_down = on_down,
+    .on_message = on_message,
+    .on_writable = on_writable,
+    .fill_hello = fill_hello,
+};
+
+static void on_beacon_timer(void *user)
+{
+    struct stored *stored = user;
+
+    LIST_FOREACH (subscriber, &stored->subscribers.all, struct subscriber, node) {
+        if (subscriber->skipping) {
+            send_skipped(stored, subscriber);
+        }
+        send_beacon(stored, subscriber);
+    }
+}
+
+int subscribers_start(struct stored *stored, struct err *err)
+{
+    struct link_config config = {
+        .pattern = LINK_REQREP,
+        .listen = true,
+        .path = "applied.ipc",
+        .events = &subscriber_events,
+        .user = stored,
+    };
+
+    stored->subscribers.beacon_timer = loop_timer_new(stored->loop, on_beacon_timer, stored);
+    loop_timer_start(stored->subscribers.beacon_timer, BEACON_MS, BEACON_MS);
+    return link_hub_open(stored->loop, &config, &stored->subscribers.hub, err);
+}
+
+void subscribers_stop(struct stored *stored)
+{
+    struct subscribers *subscribers = &stored->subscribers;
+
+    subscribers->hub = link_hub_close(subscribers->hub);
+    subscribers->beacon_timer = loop_timer_free(subscribers->beacon_timer);
+    LIST_FOREACH (subscriber, &subscribers->all, struct subscriber, node) {
+        list_remove(&subscriber->node);
+        free(subscriber);
+    }
+    buf_fini(&subscribers->out);
+}
