@@ -244,7 +244,7 @@ static bool is_blank(uint8_t byte)
  * leaves `rest` as it was. */
 static bool take_header_line(struct span *rest, struct header_line *ret_line)
 {
-    const uint8_t *newline = memchr(rest->data, '\n', rest->bytes);
+    const uint8_t *newline = rest->bytes == 0 ? NULL : memchr(rest->data, '\n', rest->bytes);
     if (newline == NULL || newline == rest->data || newline[-1] != '\r') {
         return false;
     }
@@ -398,23 +398,19 @@ static const char *scan_headers(struct http_parser *parser, size_t bytes)
     return NULL;
 }
 
-/* As Go words them; what it words in other ways, or takes, is a plain 400. */
-static const char *refusal_of(llhttp_errno_t error)
-{
-    if (error == HPE_INVALID_HEADER_TOKEN) {
-        return bad_header_name;
-    }
-    return bad_request;
-}
-
-static const char *header_refusal(const struct http_parser *parser, const uint8_t *at)
+/* Why llhttp stopped at `at`, in Go's words. */
+static const char *header_refusal(
+        const struct http_parser *parser, llhttp_errno_t error, const uint8_t *at, size_t bytes)
 {
     const uint8_t *line = at;
 
+    if (error != HPE_INVALID_HEADER_TOKEN || at >= parser->base + bytes || *at == '\r' ||
+            *at == '\n') {
+        return bad_request;
+    }
     while (line > parser->base + parser->headers.offset && line[-1] != '\n') {
         line--;
     }
-    /* A bad byte behind the colon is the value's. */
     return memchr(line, ':', (size_t)(at - line)) != NULL ? bad_header_value : bad_header_name;
 }
 
@@ -450,8 +446,7 @@ static enum http_parse run_headers(
     }
     const uint8_t *at = (const uint8_t *)llhttp_get_error_pos(llhttp);
     if (error != HPE_PAUSED) {
-        const char *refusal = refusal_of(error);
-        return refuse(parser, refusal == bad_header_name ? header_refusal(parser, at) : refusal);
+        return refuse(parser, header_refusal(parser, error, at, bytes));
     }
     parser->parsed = (uint32_t)(at - parser->base);
     if (parser->parsed > rules->header_bytes_max) {

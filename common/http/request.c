@@ -1,6 +1,10 @@
 /* request.c: a request as the handler sees it, cut out of the bytes that the parser passed. */
 #include "common/http/internal.h"
 
+enum {
+    EXCESS_BYTES_MAX = 256 << 10
+};
+
 static enum http_method method_of(struct span text)
 {
     static const struct {
@@ -80,7 +84,9 @@ void http_request_fill(struct http_conn *conn)
     request->body = part_of(conn, parser->body);
     request->body_too_large = parser->is_body_too_large;
     request->minor = parser->minor;
-    request->keep_alive = parser->is_keep_alive;
+    /* Go too reads no further than this behind what it took of a body, and then has to close. */
+    uint64_t kept_bytes_max = conn->server->config.body_bytes_max + EXCESS_BYTES_MAX;
+    request->keep_alive = parser->is_keep_alive && parser->body_seen <= kept_bytes_max;
     request->user = NULL;
     cut_target(request);
 }
