@@ -5,6 +5,7 @@
  * read_mutex and purge_mutex let one of their kind work at a time. */
 #pragma once
 
+#include <errno.h>
 #include <pthread.h>
 
 #include "common/buf.h"
