@@ -257,7 +257,7 @@ static int take_environment(struct conf *conf, struct err *err)
             TRY(take_variable(conf, i, value, err));
         }
     }
-    for (char **entry = environ; *entry != NULL; entry++) {
+    for (char **entry = environ; entry != NULL && *entry != NULL; entry++) {
         size_t name_bytes = strcspn(*entry, "=");
         if (strncmp(*entry, "ETCD_", 5) == 0 && !is_known_variable(*entry, name_bytes)) {
             char *masked = url_mask(*entry);

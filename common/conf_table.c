@@ -201,12 +201,12 @@ static const struct conf_key keys[] = {
     { "addr", CONF_TYPE_ADDRESS, AT(addr), "", .group = OLD, .who = G,
             .help = "IP:port; now --advertise-client-urls" },
     { "bind-addr", CONF_TYPE_ADDRESS, AT(bind_addr), "", .group = OLD, .who = G | P | Q,
-            .derived = "[::]:<port of addr>, when that is given",
+            .derived = "[::] with the port of addr, when that is given",
             .help = "IP:port; now --listen-client-urls" },
     { "peer-addr", CONF_TYPE_ADDRESS, AT(peer_addr), "", .group = OLD, .who = R,
             .help = "IP:port; now --initial-advertise-peer-urls" },
     { "peer-bind-addr", CONF_TYPE_ADDRESS, AT(peer_bind_addr), "", .group = OLD, .who = R | Q,
-            .derived = "[::]:<port of peer-addr>, when that is given",
+            .derived = "[::] with the port of peer-addr, when that is given",
             .help = "IP:port; now --listen-peer-urls" },
 
 #define IGNORED(name)                                                                              \
