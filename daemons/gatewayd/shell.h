@@ -134,6 +134,7 @@ struct gatewayd {
     uint64_t start_wall_ns;
     char boot_id[40];
     uint64_t timeout_ms;
+    uint64_t tick_count;
     bool primary; /* counts expiries for all gatewayds */
     bool draining;
     bool drained;

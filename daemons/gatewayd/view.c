@@ -29,7 +29,7 @@ void view_close(struct gatewayd *gw)
 {
     INVARIANT(!gw->view.reading);
     gw->view.read = state_read_free(gw->view.read);
-    if (gw->view.state != NULL && jobs_retire(gw, gw->view.state)) {
+    if (gw->view.state != NULL && gw->jobs != NULL && jobs_retire(gw, gw->view.state)) {
         gw->view.state = NULL;
     }
     gw->view.state = state_close(gw->view.state);

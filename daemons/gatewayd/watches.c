@@ -87,8 +87,12 @@ static bool key_exists(struct gatewayd *gw, struct span key)
 /* The call becomes a watch: the request's own memory is given back, and what is left is small. */
 void watches_register(struct gatewayd *gw, struct call *call, uint64_t next_index)
 {
+    if (gw->draining) {
+        http_stream_abort(call->http);
+        call_free(gw, call);
+        return;
+    }
     struct watch *watch = xcalloc(1, sizeof *watch);
-
     watch->holder = HOLDER_WATCH;
     watch->http = call->http;
     watch->watcher = (struct watcher){
