@@ -362,7 +362,7 @@ static ssize_t fault_pwritev(
     fault->write_count++;
     if (strikes(fault)) {
         if (fault->is_short && !(fault->calls > fault->nth)) {
-            (void)pwrite(fd, parts[0].iov_base, parts[0].iov_len / 2, offset);
+            INVARIANT(pwrite(fd, parts[0].iov_base, parts[0].iov_len / 2, offset) >= 0);
             errno = fault->error;
         }
         return -1;
