@@ -1,4 +1,380 @@
+#include "tests/unit/wal/wal_fixture.h"
+
+#include <errno.h>
+#include <pthread.h>
+
+#include "daemons/raftd/wal/writer.h"
+
+enum {
+    SEGMENT_BYTES = 16 << 10,
+    SEED = 31,
+    ITEMS = 300
+};
+
+/* The test's side: what came back, and a sync that waits to be let through. */
+struct bench {
+    struct fixture *fixture;
+    struct fault fault;
+    struct wal_io io;
+    struct wal *wal;
+    struct writer *writer;
+    struct writer_item items[ITEMS];
+    struct wal_entry entries[ITEMS];
+    uint8_t data[ITEMS][SCRIPT_DATA_BYTES_MAX];
+
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    bool is_gate_closed;
+    unsigned waiting; /* syncs before the gate */
+    unsigned batch_count;
+    unsigned done_count;
+    uint64_t done_seqs[ITEMS];
+    int done_results[ITEMS];
+    int last_code;
+};
+
+static int gated_sync(void *user, int fd)
+{
+    struct bench *bench = user;
+    (void)pthread_mutex_lock(&bench->mutex);
+    bench->waiting++;
+    (void)pthread_cond_broadcast(&bench->changed);
+    while (bench->is_gate_closed) {
+        (void)pthread_cond_wait(&bench->changed, &bench->mutex);
+    }
+    bench->waiting--;
+    (void)pthread_mutex_unlock(&bench->mutex);
+    return bench->fault.io.sync_data(bench->fault.io.user, fd);
+}
+
+/* The other calls have the fault as their user; the table has one user for all. */
+static int pass_create(void *user, int dir_fd, const char *name)
+{
+    struct bench *bench = user;
+    return bench->fault.io.create(&bench->fault, dir_fd, name);
+}
+
+static ssize_t pass_pwritev(
+        void *user, int fd, const struct iovec *parts, int part_count, off_t offset)
+{
+    struct bench *bench = user;
+    return bench->fault.io.pwritev(&bench->fault, fd, parts, part_count, offset);
+}
+
+static int pass_allocate(void *user, int fd, off_t bytes)
+{
+    struct bench *bench = user;
+    return bench->fault.io.allocate(&bench->fault, fd, bytes);
+}
+
+static int pass_sync_file(void *user, int fd)
+{
+    struct bench *bench = user;
+    return bench->fault.io.sync_file(&bench->fault, fd);
+}
+
+static int pass_rename(void *user, int dir_fd, const char *from, const char *to)
+{
+    struct bench *bench = user;
+    return bench->fault.io.rename(&bench->fault, dir_fd, from, to);
+}
+
+static int pass_unlink(void *user, int dir_fd, const char *name)
+{
+    struct bench *bench = user;
+    return bench->fault.io.unlink(&bench->fault, dir_fd, name);
+}
+
+static void on_done(void *user, struct list *items, const struct err *err)
+{
+    struct bench *bench = user;
+    (void)pthread_mutex_lock(&bench->mutex);
+    LIST_FOREACH (item, items, struct writer_item, link) {
+        list_remove(&item->link);
+        bench->done_results[bench->done_count] = item->result;
+        bench->done_seqs[bench->done_count++] = item->write_seq;
+    }
+    bench->batch_count++;
+    bench->last_code = err->code;
+    (void)pthread_cond_broadcast(&bench->changed);
+    (void)pthread_mutex_unlock(&bench->mutex);
+}
+
+static int setup(void **state)
+{
+    struct bench *bench = xcalloc(1, sizeof(*bench));
+    void *fixture = NULL;
+    if (fixture_setup(&fixture) < 0) {
+        return -1;
+    }
+    bench->fixture = fixture;
+    fault_init(&bench->fault);
+    bench->io = (struct wal_io){
+        .user = bench,
+        .create = pass_create,
+        .pwritev = pass_pwritev,
+        .allocate = pass_allocate,
+        .sync_data = gated_sync,
+        .sync_file = pass_sync_file,
+        .rename = pass_rename,
+        .unlink = pass_unlink,
+    };
+    (void)pthread_mutex_init(&bench->mutex, NULL);
+    (void)pthread_cond_init(&bench->changed, NULL);
+    struct wal_config config = { .dir = bench->fixture->dir,
+        .segment_bytes = SEGMENT_BYTES,
+        .reserve_bytes = 2048,
+        .io = &bench->io };
+    struct err err;
+    if (wal_create(&config, &fixture_base, &fixture_hard, &bench->wal, &err) < 0 ||
+            writer_start(bench->wal, on_done, bench, &bench->writer, &err) < 0) {
+        return -1;
+    }
+    *state = bench;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct bench *bench = *state;
+    bench->writer = writer_stop(bench->writer);
+    bench->wal = wal_close(bench->wal);
+    void *fixture = bench->fixture;
+    (void)fixture_teardown(&fixture);
+    (void)pthread_mutex_destroy(&bench->mutex);
+    (void)pthread_cond_destroy(&bench->changed);
+    free(bench);
+    return 0;
+}
+
+/* Item i writes entry i + 1. */
+static struct writer_item *item_of(struct bench *bench, unsigned i)
+{
+    struct wal_entry *entry = &bench->entries[i];
+    *entry = (struct wal_entry){ .index = i + 1, .term = 1, .time_ns = (i + 1) * UINT64_C(10) };
+    entry->kind = (uint8_t)(entry->index % 200);
+    entry->data = span_of(bench->data[i], entry_data(entry->index, 1, bench->data[i]));
+    bench->items[i].write = (struct wal_write){ .entries = entry, .entry_count = 1 };
+    bench->items[i].write_seq = i;
+    list_init(&bench->items[i].link);
+    return &bench->items[i];
+}
+
+static void close_gate(struct bench *bench)
+{
+    (void)pthread_mutex_lock(&bench->mutex);
+    bench->is_gate_closed = true;
+    (void)pthread_mutex_unlock(&bench->mutex);
+}
+
+static void open_gate(struct bench *bench)
+{
+    (void)pthread_mutex_lock(&bench->mutex);
+    bench->is_gate_closed = false;
+    (void)pthread_cond_broadcast(&bench->changed);
+    (void)pthread_mutex_unlock(&bench->mutex);
+}
+
+static void await_waiting_sync(struct bench *bench)
+{
+    (void)pthread_mutex_lock(&bench->mutex);
+    while (bench->waiting == 0) {
+        (void)pthread_cond_wait(&bench->changed, &bench->mutex);
+    }
+    (void)pthread_mutex_unlock(&bench->mutex);
+}
+
+static void await_done(struct bench *bench, unsigned count)
+{
+    (void)pthread_mutex_lock(&bench->mutex);
+    while (bench->done_count < count) {
+        (void)pthread_cond_wait(&bench->changed, &bench->mutex);
+    }
+    (void)pthread_mutex_unlock(&bench->mutex);
+}
+
+static void expect_recovered(struct bench *bench, uint64_t last_index)
+{
+    bench->writer = writer_stop(bench->writer);
+    bench->wal = wal_close(bench->wal);
+    struct wal_config config = { .dir = bench->fixture->dir, .segment_bytes = SEGMENT_BYTES };
+    struct model *model = model_new();
+    assert_int_equal(fixture_recover(&config, false, model, NULL, NULL), 0);
+    assert_int_equal(model->last_index, last_index);
+    free(model);
+}
+
+/* ---- Tests ---------------------------------------------------------------------------------------------------- */
+
+static void what_queues_up_during_a_sync_becomes_one_batch_with_one_sync(void **state)
+{
+    struct bench *bench = *state;
+    enum {
+        COUNT = 20
+    };
+    close_gate(bench);
+    writer_submit(bench->writer, item_of(bench, 0));
+    await_waiting_sync(bench);
+    for (unsigned i = 1; i < COUNT; i++) {
+        writer_submit(bench->writer, item_of(bench, i));
+    }
+    assert_int_equal(bench->done_count, 0); /* nothing is promised before the sync */
+    open_gate(bench);
+    await_done(bench, COUNT);
+    assert_int_equal(bench->batch_count, 2);
+    assert_int_equal(bench->fault.sync_count, 2);
+    for (unsigned i = 0; i < COUNT; i++) {
+        assert_int_equal(bench->done_seqs[i], i);
+        assert_int_equal(bench->done_results[i], 0);
+    }
+    expect_recovered(bench, COUNT);
+}
+
+static void inline_writing_is_for_the_idle_and_otherwise_declined(void **state)
+{
+    struct bench *bench = *state;
+    struct err err = { .code = 0 };
+    assert_true(writer_is_idle(bench->writer));
+    assert_int_equal(writer_write_inline(bench->writer, item_of(bench, 0), &err), 0);
+    assert_int_equal(bench->items[0].result, 0);
+    assert_int_equal(bench->fault.sync_count, 1);
+    assert_int_equal(bench->done_count, 0); /* the answer is the return value */
+
+    close_gate(bench);
+    writer_submit(bench->writer, item_of(bench, 1));
+    await_waiting_sync(bench);
+    assert_false(writer_is_idle(bench->writer));
+    assert_int_equal(writer_write_inline(bench->writer, item_of(bench, 2), &err), -EAGAIN);
+    writer_submit(bench->writer, item_of(bench, 2));
+    open_gate(bench);
+    await_done(bench, 2);
+    expect_recovered(bench, 3);
+}
+
+static void a_moved_commit_index_needs_no_sync(void **state)
+{
+    struct bench *bench = *state;
+    struct wal_hard_state hard = { 1, 0, 0 };
+    struct writer_item *item = item_of(bench, 0);
+    item->write = (struct wal_write){ .hard = &hard };
+    item->skip_sync = true;
+    writer_submit(bench->writer, item);
+    await_done(bench, 1);
+    assert_int_equal(bench->done_results[0], 0);
+    assert_int_equal(bench->fault.sync_count, 0);
+}
+
+static void stopping_finishes_what_is_queued(void **state)
+{
+    struct bench *bench = *state;
+    for (unsigned i = 0; i < ITEMS; i++) {
+        writer_submit(bench->writer, item_of(bench, i));
+    }
+    bench->writer = writer_stop(bench->writer);
+    assert_int_equal(bench->done_count, ITEMS);
+    expect_recovered(bench, ITEMS);
+}
+
+static void a_sync_error_fails_the_batch_and_all_that_follow(void **state)
+{
+    struct bench *bench = *state;
+    struct err err = { .code = 0 };
+    close_gate(bench);
+    writer_submit(bench->writer, item_of(bench, 0));
+    await_waiting_sync(bench);
+    writer_submit(bench->writer, item_of(bench, 1));
+    bench->fault.fails_sync = true;
+    bench->fault.error = EIO;
+    open_gate(bench);
+    await_done(bench, 2);
+    assert_int_equal(bench->done_results[0], -EIO);
+    assert_int_equal(bench->done_results[1], -EIO);
+    assert_int_equal(bench->last_code, -EIO);
+    bench->writer = writer_stop(bench->writer); /* to look at the count without a race */
+    assert_int_equal(bench->fault.sync_count, 1);
+    assert_int_equal(writer_start(bench->wal, on_done, bench, &bench->writer, &err), 0);
+    assert_int_equal(writer_write_inline(bench->writer, item_of(bench, 2), &err), -EIO);
+}
+
+/* Large entries fill the disk in the middle of a batch; the vote behind them is taken all the same. */
+static void on_a_full_disk_each_item_has_its_own_answer(void **state)
+{
+    struct bench *bench = *state;
+    static uint8_t large[6000];
+    enum {
+        COUNT = 5
+    };
+    bench->fault.is_disk_full = true;
+    close_gate(bench);
+    writer_submit(bench->writer, item_of(bench, 0));
+    await_waiting_sync(bench);
+    for (unsigned i = 1; i < COUNT; i++) {
+        struct writer_item *item = item_of(bench, i);
+        bench->entries[i].data = span_of(large, sizeof(large));
+        writer_submit(bench->writer, item);
+    }
+    struct wal_hard_state vote = { 7, 2, 0 };
+    struct writer_item *item = item_of(bench, COUNT);
+    item->write = (struct wal_write){ .hard = &vote };
+    writer_submit(bench->writer, item);
+    open_gate(bench);
+    await_done(bench, COUNT + 1);
+    int expected[COUNT + 1] = { 0, 0, 0, -ENOSPC, -ENOSPC, 0 };
+    for (unsigned i = 0; i <= COUNT; i++) {
+        assert_int_equal(bench->done_results[i], expected[i]);
+    }
+    assert_int_equal(wal_last_index(bench->wal), 3);
+    bench->fault.is_disk_full = false;
+    writer_retry_space(bench->writer);
+    writer_submit(bench->writer, item_of(bench, 3));
+    await_done(bench, COUNT + 2);
+    assert_int_equal(bench->done_results[COUNT + 1], 0);
+}
+
+static int check_entry(void *user UNUSED, const struct wal_entry *entry)
+{
+    assert_true(entry_is_right(entry));
+    return 0;
+}
+
+static void entries_are_read_back_and_purged_while_others_are_written(void **state)
+{
+    struct bench *bench = *state;
+    struct wal_base base = fixture_base;
+    unsigned submitted = 0;
+    while (submitted < ITEMS) {
+        struct writer_item *item = item_of(bench, submitted++);
+        if (submitted % 50 == 0) {
+            await_done(bench, submitted - 1);
+            base.index = submitted - 10;
+            item->write.base = &base;
+        }
+        writer_submit(bench->writer, item);
+        if (submitted % 50 == 0) {
+            await_done(bench, submitted);
+            writer_purge_before(bench->writer, submitted - 10);
+        }
+        uint64_t first = wal_first_index(bench->wal);
+        int r = wal_read_entries(bench->wal, first, UINT64_MAX, 2000, check_entry, NULL, NULL);
+        assert_true(r >= 0 || r == -ENOENT); /* purged between the two */
+    }
+    await_done(bench, ITEMS);
+    bench->writer = writer_stop(bench->writer); /* keeps house before it goes */
+    assert_true(wal_first_index(bench->wal) > 1);
+    assert_true(wal_first_index(bench->wal) <= base.index + 1);
+}
+
 int main(void)
 {
-    return 0;
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(what_queues_up_during_a_sync_becomes_one_batch_with_one_sync),
+        TEST(inline_writing_is_for_the_idle_and_otherwise_declined),
+        TEST(a_moved_commit_index_needs_no_sync),
+        TEST(stopping_finishes_what_is_queued),
+        TEST(a_sync_error_fails_the_batch_and_all_that_follow),
+        TEST(on_a_full_disk_each_item_has_its_own_answer),
+        TEST(entries_are_read_back_and_purged_while_others_are_written),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }
