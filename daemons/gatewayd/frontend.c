@@ -189,6 +189,8 @@ static bool pass_gate(struct gatewayd *gw, struct http_request *request)
     }
     if (span_eq(request->target, SPAN_LIT("*"))) {
         answer_begin(gw, request);
+        buf_append_str(
+                &gw->head, "Connection: close\r\n"); /* set by the handler there: before Date */
         http_respond_close(request, 400, buf_span(&gw->head), SPAN_NONE);
         return false;
     }

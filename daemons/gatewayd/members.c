@@ -2,6 +2,7 @@
  * then handed to raftd. The order of checks and all texts are part of the contract. */
 #include "daemons/gatewayd/shell.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <strings.h>
 
@@ -229,6 +230,15 @@ static json_t *find_any_case(json_t *object, const char *name)
     return found;
 }
 
+/* As the flags say it, but for the schemes: the API names all four. */
+static const char *url_refusal(const char *url, struct err *err)
+{
+    if (strncmp(err->text, "URL scheme", sizeof "URL scheme" - 1) == 0) {
+        (void)err_set(err, -EINVAL, "URL scheme must be http, https, unix, or unixs: %s", url);
+    }
+    return err->text;
+}
+
 static const char *check_urls(json_t *urls, struct err *err)
 {
     size_t count = json_array_size(urls);
@@ -243,7 +253,7 @@ static const char *check_urls(json_t *urls, struct err *err)
             return "json: cannot unmarshal into a list of strings";
         }
         if (url_parse(text, URL_KIND_TCP_OR_UNIX, &url, err) < 0) {
-            return err->text;
+            return url_refusal(text, err);
         }
     }
     return NULL;

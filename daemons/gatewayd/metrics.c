@@ -298,6 +298,6 @@ void metrics_serve(struct gatewayd *gw, struct call *call)
     append_process(gw, out);
     answer_begin(gw, call->http);
     buf_append_str(&gw->head, "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n");
-    http_respond(call->http, 200, buf_span(&gw->head), buf_span(out));
+    http_respond_json(call->http, 200, buf_span(&gw->head), buf_span(out));
     call_free(gw, call);
 }
