@@ -428,6 +428,12 @@ void http_conn_on_turn_end(struct http_conn *conn)
 
 void http_conn_on_deadline(struct http_conn *conn)
 {
+    if (!list_is_empty(&conn->turn)) {
+        /* Timers run between a poll and its turn's end: after a long turn, what waits for that end would be given up
+         * before it was tried. */
+        http_conn_set_deadline(conn, (enum http_deadline)conn->deadline_class);
+        return;
+    }
     http_conn_give_up(conn);
 }
 
