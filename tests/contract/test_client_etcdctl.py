@@ -2,11 +2,12 @@
 
 import json
 import os
+import select
 import subprocess
 
 import pytest
 
-from harness import poll
+from harness import Keys, poll
 from harness.server import clean_environment
 from rows import node
 
@@ -34,10 +35,6 @@ class Etcdctl:
 @pytest.fixture
 def ctl(server):
     return Etcdctl(server)
-
-
-def watchers(server, keys):
-    return keys.call("GET", "/v2/stats/store").json["watchers"]
 
 
 def test_set_get_update_rm(ctl, root):
@@ -108,25 +105,38 @@ def test_output_json_and_extended(ctl, root):
     assert "Key: %s/k" % root in extended and "Created-Index:" in extended and "Index:" in extended
 
 
-def test_watch_one_and_from_the_past(ctl, server, keys, root):
+def test_watch_one_and_from_the_past(ctl, keys, root):
     first = keys.put(root + "/k", "1").index
     assert ctl.run("watch", "--after-index", str(first - 1), root + "/k") == "1\n"
-    before = watchers(server, keys)
-    process = ctl.start("watch", root + "/k")
+    process = ctl.start("watch", "--after-index", str(first), root + "/k")
     try:
-        poll(lambda: watchers(server, keys) > before, 5, "etcdctl watches")
         keys.put(root + "/k", "2")
         assert process.communicate(timeout=10)[0] == "2\n"
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
-def test_watch_forever_recursive(ctl, server, keys, root):
-    before = watchers(server, keys)
-    process = ctl.start("watch", "--forever", "--recursive", root)
+def test_watch_without_an_index(server, ctl, root):
+    """Written to until the watch, whenever it begins, has seen one."""
+    writer = Keys(server.port)
+    process = ctl.start("watch", root + "/k")
     try:
-        poll(lambda: watchers(server, keys) > before, 5, "etcdctl watches")
+        def seen():
+            writer.put(root + "/k", "again")
+            return select.select([process.stdout], [], [], 0)[0]
+
+        poll(seen, 10, "etcdctl prints an event")
+        assert process.communicate(timeout=10)[0] == "again\n"
+    finally:
+        writer.close()
+        process.kill()
+        process.communicate()
+
+
+def test_watch_forever_recursive(ctl, keys, root):
+    process = ctl.start("watch", "--forever", "--recursive", "--after-index", str(keys.index()), root)
+    try:
         for number in range(5):
             keys.put(root + "/k%d" % number, str(number))
         keys.delete(root + "/k0")
@@ -138,14 +148,23 @@ def test_watch_forever_recursive(ctl, server, keys, root):
         process.communicate()
 
 
-def test_exec_watch(ctl, server, keys, root):
-    before = watchers(server, keys)
-    process = ctl.start("exec-watch", "--recursive", root, "--", "sh", "-c", "echo $ETCD_WATCH_ACTION $ETCD_WATCH_KEY $ETCD_WATCH_VALUE")
+def test_exec_watch(server, ctl, root):
+    """Written to until the watch, whenever it begins, has run its command."""
+    writer = Keys(server.port)
+    process = ctl.start("exec-watch", "--recursive", root, "--", "sh", "-c",
+                        "echo $ETCD_WATCH_ACTION $ETCD_WATCH_KEY $ETCD_WATCH_VALUE $ETCD_WATCH_MODIFIED_INDEX")
     try:
-        poll(lambda: watchers(server, keys) > before, 5, "etcdctl watches")
-        keys.put(root + "/k", "hello")
-        assert process.stdout.readline() == "set %s/k hello\n" % root
+        written = []
+
+        def seen():
+            written.append(writer.put(root + "/k", "hello").index)
+            return select.select([process.stdout], [], [], 0)[0]
+
+        poll(seen, 10, "etcdctl runs the command")
+        action, key, value, index = process.stdout.readline().split()
+        assert (action, key, value) == ("set", root + "/k", "hello") and int(index) in written
     finally:
+        writer.close()
         process.kill()
         process.communicate()
 
