@@ -294,6 +294,13 @@ int state_write_record_put(struct state_writer *writer, const char *name, struct
     return code == 0 ? 0 : schema_error(NULL, code, "put record");
 }
 
+uint64_t state_write_rows(struct state_writer *writer, enum schema_table table)
+{
+    MDB_stat stat = { 0 };
+    (void)mdb_stat(writer->txn, writer->state.dbi[table], &stat);
+    return stat.ms_entries;
+}
+
 int state_writer_sync(struct state_writer *writer, struct err *err)
 {
     int code = mdb_env_sync(writer->state.env, 1);

@@ -77,6 +77,9 @@ int state_write_member_put(struct state_writer *writer, uint64_t id, bool remove
 int state_write_record_find(struct state_writer *writer, const char *name, struct span *ret_record);
 int state_write_record_put(struct state_writer *writer, const char *name, struct span record);
 
+/* Rows of a table, inside a transaction. */
+uint64_t state_write_rows(struct state_writer *writer, enum schema_table table);
+
 /* The environment itself. */
 int state_writer_sync(struct state_writer *writer, struct err *err);
 int state_writer_copy(struct state_writer *writer, int fd, struct err *err); /* compact; any fd, a pipe too */

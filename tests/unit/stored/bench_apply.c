@@ -10,7 +10,10 @@
 #include "daemons/stored/replica.h"
 #include "proto/op.h"
 
-enum { VALUE_BYTES = 256, BATCH_MAX = 4096 };
+enum {
+    VALUE_BYTES = 256,
+    BATCH_MAX = 4096
+};
 
 struct feed {
     struct replica *replica;
@@ -69,7 +72,9 @@ int main(int argc, char **argv)
     uint64_t keys = argc > 2 ? strtoull(argv[2], NULL, 10) : 10000;
     size_t batch = argc > 3 ? strtoull(argv[3], NULL, 10) : 64;
     uint64_t writes = argc > 4 ? strtoull(argv[4], NULL, 10) : 200000;
-    struct replica_config config = { .dir = argc > 1 ? argv[1] : ".", .create = true, .boot_id = "x",
+    struct replica_config config = { .dir = argc > 1 ? argv[1] : ".",
+        .create = true,
+        .boot_id = "x",
         .history = { .window = 1000, .count = 65536, .bytes = 64 << 20 } };
 
     (void)mkdir(config.dir, 0700);
@@ -95,7 +100,8 @@ int main(int argc, char **argv)
         }
         spent_ns += apply(&feed, batch);
     }
-    (void)printf("keys=%" PRIu64 " batch=%zu writes=%" PRIu64 " us_per_put=%.2f file_mb=%" PRIu64 "\n",
+    (void)printf("keys=%" PRIu64 " batch=%zu writes=%" PRIu64 " us_per_put=%.2f file_mb=%" PRIu64
+                 "\n",
             keys, batch, writes, (double)spent_ns / 1e3 / (double)writes,
             state_writer_file_bytes(replica_writer(feed.replica)) >> 20);
     (void)replica_close(feed.replica);
