@@ -287,11 +287,6 @@ static bool any_https(const struct conf_list *urls)
     return false;
 }
 
-static bool is_any(const struct conf_list *list)
-{
-    return list->count == 0 || (list->count == 1 && strcmp(list->items[0], "*") == 0);
-}
-
 /* What is known, valid, and not served by this release. A row goes when its feature comes. */
 static int check_served(const struct conf *conf, struct err *err)
 {
@@ -314,7 +309,6 @@ static int check_served(const struct conf *conf, struct err *err)
         { conf->enable_pprof, "-enable-pprof", "leave it out, and use perf on the daemons" },
         { conf->listen_metrics_urls.count > 0, "-listen-metrics-urls",
                 "read /metrics from the client URLs" },
-        { !is_any(&conf->host_whitelist), "-host-whitelist other than *", "leave it out" },
         { !conf->enable_v2, "-enable-v2=false", "the v2 API is what is served" },
         { conf->config_file[0] != '\0', "-config-file", "use flags or ETCD_ variables" },
         { strcmp(conf->log_outputs, "default") != 0 && strcmp(conf->log_outputs, "stderr") != 0,

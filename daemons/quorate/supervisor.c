@@ -18,7 +18,6 @@
 #include "common/notify.h"
 #include "daemons/quorate/hints.h"
 #include "daemons/quorate/policy.h"
-#include "version.h"
 
 enum {
     STOP_RANKS = 3,
@@ -39,7 +38,7 @@ struct supervisor {
     struct child *children;
     size_t child_count;
 
-    bool was_ready; /* all gatewayds said so once */
+    bool was_ready; /* all daemons said so, once */
     bool hints_told;
     uint64_t hints_at_ms;
 
@@ -282,31 +281,14 @@ static void take_signals(struct supervisor *supervisor)
     }
 }
 
-static bool gateways_are_ready(const struct supervisor *supervisor)
+static bool all_are_ready(const struct supervisor *supervisor)
 {
     for (size_t i = 0; i < supervisor->child_count; i++) {
-        if (supervisor->children[i].is_gateway && !supervisor->children[i].ready) {
+        if (!supervisor->children[i].ready) {
             return false;
         }
     }
     return true;
-}
-
-/* Lines that tools made for etcd wait for. */
-static void tell_ready(const struct supervisor *supervisor)
-{
-    CLEANUP(buf_fini) struct buf urls = BUF_INIT;
-    const struct conf_list *list = &supervisor->conf->advertise_client_urls;
-
-    for (size_t i = 0; i < list->count; i++) {
-        buf_appendf(&urls, "%s%s", i == 0 ? "" : " ", list->items[i]);
-    }
-    buf_append_byte(&urls, '\0');
-    log_line(LOG_LEVEL_NOTICE, "etcdserver", "set the initial cluster version to %s",
-            ETCD_CLUSTER_VERSION);
-    log_line(LOG_LEVEL_INFO, "api", "enabled capabilities for version %s", ETCD_CLUSTER_VERSION);
-    log_line(LOG_LEVEL_INFO, "etcdserver", "published {Name:%s ClientURLs:[%s]}",
-            supervisor->conf->name, (const char *)urls.data);
 }
 
 static void tell_hints(struct supervisor *supervisor)
@@ -324,9 +306,10 @@ static void on_message(struct supervisor *supervisor, struct child *child, const
     if (strncmp(text, "READY=1", 7) == 0) {
         child->ready = true;
         child->early_deaths = 0;
-        if (!supervisor->was_ready && !supervisor->stopping && gateways_are_ready(supervisor)) {
+        if (!supervisor->was_ready && !supervisor->stopping && all_are_ready(supervisor)) {
             supervisor->was_ready = true;
-            tell_ready(supervisor);
+            log_notice("quorate.ready", "name=%s daemons=%zu", supervisor->conf->name,
+                    supervisor->child_count);
             tell_hints(supervisor);
         }
     } else if (strncmp(text, end_pid, sizeof end_pid - 1) == 0) {

@@ -423,11 +423,14 @@ def test_logs_bear_the_name_of_the_daemon(suite):
     suite.wait_log("[stored] no end\n")
 
 
-def test_lines_that_tools_wait_for_are_printed(suite):
-    suite.start()
-    suite.wait_log("etcdserver: set the initial cluster version to 3.4")
-    suite.wait_log("enabled capabilities for version 3.4")
-    suite.wait_log("etcdserver: published {Name:m ClientURLs:[%s]}" % suite.url)
+def test_readiness_of_all_is_told_once(suite):
+    suite.start("--gateways=2", env=suite.environment(stored="die-on-file"))
+    suite.wait_log("quorate: quorate.ready name=m daemons=4\n")
+    open(os.path.join(suite.folder, "die-stored"), "w").close()
+    suite.wait_event("stored", "start", 2)
+    suite.process.terminate()
+    suite.wait_end()
+    assert suite.log().count("quorate.ready") == 1
 
 
 def test_closed_log_pipe_stops_nobody(suite):
@@ -485,7 +488,7 @@ def test_service_manager_is_told_that_we_listen(suite):
 def test_killed_daemon_comes_back_alone(suite, name):
     suite.start()
     first = {n: suite.wait_event(n, "start")["pid"] for n in DAEMONS}
-    suite.wait_log("published")
+    suite.wait_log("quorate.ready")
     os.kill(first[name], signal.SIGKILL)
     again = suite.wait_event(name, "start", 2)
     assert again["pid"] != first[name]
@@ -528,7 +531,7 @@ def test_stuck_gateway_is_ended_when_stored_asks_for_it(suite):
 
 def test_nobody_but_our_own_children_is_ended_on_request(suite):
     suite.start(env=suite.environment(stored="end=raftd"))
-    suite.wait_log("published")
+    suite.wait_log("quorate.ready")
     suite.wait_event("stored", "start")
     poll(lambda: os.path.exists(os.path.join(suite.folder, "once-stored-end")), 5, "stored asked")
     os.kill(suite.events("gatewayd", "start")[0]["pid"], signal.SIGKILL)
@@ -568,7 +571,7 @@ def test_each_waits_for_the_one_before(suite):
 
 def test_deaf_daemons_are_gone_within_five_seconds(suite):
     suite.start(env=suite.environment(gatewayd="deaf", raftd="deaf", stored="deaf"))
-    suite.wait_log("published")
+    suite.wait_log("quorate.ready")
     began = time.monotonic()
     suite.process.terminate()
     assert suite.wait_end() == 143
@@ -578,7 +581,7 @@ def test_deaf_daemons_are_gone_within_five_seconds(suite):
 
 def test_stopped_daemon_is_gone_too(suite):
     suite.start()
-    suite.wait_log("published")
+    suite.wait_log("quorate.ready")
     os.kill(suite.events("gatewayd", "start")[0]["pid"], signal.SIGSTOP)
     suite.process.terminate()
     assert suite.wait_end() == 143
@@ -587,7 +590,7 @@ def test_stopped_daemon_is_gone_too(suite):
 
 def test_second_signal_kills_at_once(suite):
     suite.start(env=suite.environment(gatewayd="deaf", raftd="deaf", stored="deaf"))
-    suite.wait_log("published")
+    suite.wait_log("quorate.ready")
     suite.process.terminate()
     suite.wait_event("gatewayd", "term")
     began = time.monotonic()
@@ -599,7 +602,7 @@ def test_second_signal_kills_at_once(suite):
 
 def test_interrupt_of_the_whole_group_keeps_the_order(suite):
     suite.start()
-    suite.wait_log("published")
+    suite.wait_log("quorate.ready")
     assert all(e["masked"] for e in suite.events(what="start"))
     os.killpg(suite.process.pid, signal.SIGINT)
     assert suite.wait_end() == 130
@@ -645,7 +648,7 @@ def test_process_one_exits_zero_and_reaps_orphans(suite):
     with log:
         suite.process = subprocess.Popen(command, env=suite.environment(stored="spawn"), cwd=suite.folder, stdout=log,
                                          stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
-    suite.wait_log("published")
+    suite.wait_log("quorate.ready")
 
     def quorate_pid():
         with contextlib.suppress(OSError):
@@ -676,6 +679,9 @@ def test_real_daemons_start_serve_and_stop(suite):
     for name in ("quorate",) + DAEMONS:
         shutil.copy(os.path.realpath(os.path.join(build_dir(), name)), os.path.join(suite.bin, name))
     suite.start(wait_for=[])
-    suite.wait_log("published {Name:m", timeout=15)
+    suite.wait_log("quorate.ready", timeout=15)
+    for line in ("etcdserver: published {Name:m ClientURLs:[%s]}" % suite.url,
+                 "etcdserver: set the initial cluster version to 3.4", "enabled capabilities for version 3.4"):
+        suite.wait_log(line)
     suite.process.terminate()
     assert suite.wait_end() == 143
