@@ -1,8 +1,9 @@
-/* accept.c: listening sockets. They may be shared with other processes, so an accept that finds nothing is normal.
+/* accept.c: listening sockets. They may be shared with other processes, so an accept that finds
+ * nothing is normal.
  *
- * When descriptors run out, the socket would stay readable and the loop would spin: one descriptor is kept spare, given up to
- * take the connection, told 503 and closed, and taken again. Where even that fails, accepting rests until a
- * connection has closed or the next tick. */
+ * When descriptors run out, the socket would stay readable and the loop would spin: one descriptor
+ * is kept spare, given up to take the connection, told 503 and closed, and taken again. Where even
+ * that fails, accepting rests until a connection has closed or the next tick. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -124,10 +125,23 @@ static void on_listener(uv_poll_t *handle, int status UNUSED, int events UNUSED)
     }
 }
 
+/* What is accepted inherits them, which saves system calls; a unix socket has none of them.
+ * Keep-alive probes end the watch of a client whose host has vanished; etcd probes in the same
+ * rhythm. */
+static void set_options(int fd)
+{
+    static const int on = 1;
+    static const int probe_s = 30;
+
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &probe_s, sizeof probe_s);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &probe_s, sizeof probe_s);
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+}
+
 int http_server_listen(struct http_server *server, int take_fd, struct err *err)
 {
     struct http_listener *listener = xcalloc(1, sizeof *listener);
-    int on = 1;
 
     int r = uv_poll_init(server->uv, &listener->poll, take_fd);
     if (r != 0) {
@@ -135,8 +149,7 @@ int http_server_listen(struct http_server *server, int take_fd, struct err *err)
         (void)close(take_fd);
         return err_set(err, r, "listening descriptor %d: %s", take_fd, uv_strerror(r));
     }
-    /* What is accepted inherits it; a unix socket has no such option. */
-    (void)setsockopt(take_fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    set_options(take_fd);
     listener->server = server;
     listener->fd = take_fd;
     listener->poll.data = listener;

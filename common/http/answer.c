@@ -9,7 +9,8 @@ enum {
     DIRECT_ABOVE_BYTES = 16 << 10, /* bodies that are not worth a copy */
 };
 
-/* Whether more may be queued for this client; marks it for its end when it has stopped reading long ago. */
+/* Whether more may be queued for this client; marks it for its end when it has stopped reading long
+ * ago. */
 static bool may_queue(struct http_conn *conn)
 {
     if (http_conn_unsent(conn) > conn->server->config.output_bytes_max) {
@@ -21,7 +22,8 @@ static bool may_queue(struct http_conn *conn)
     return !conn->is_broken;
 }
 
-/* Sends `out`, `body` and `tail` now, without copying the body; what the socket does not take is copied after all. */
+/* Sends `out`, `body` and `tail` now, without copying the body; what the socket does not take is
+ * copied after all. */
 static void send_direct(struct http_conn *conn, struct buf *out, struct span body, struct span tail)
 {
     struct span parts[3] = { span_from(buf_span(out), conn->out_start), body, tail };

@@ -1,9 +1,10 @@
 /* conn.c: one connection's socket: reads, hands requests out, sends what is gathered, ends.
  *
- * A request costs one read and one write. The read goes into the connection's buf and, should that be too small, on into the
- * server's scratch memory, so the first read can be small for most and still take all. While a request is with its
- * handler its bytes may not move, so what arrives behind it goes into the room that is left, and when there is none
- * the socket is not read: the client is held back by its own window. */
+ * A request costs one read and one write. The read goes into the connection's buf and, should that
+ * be too small, on into the server's scratch memory, so the first read can be small for most and
+ * still take all. While a request is with its handler its bytes may not move, so what arrives
+ * behind it goes into the room that is left, and when there is none the socket is not read: the
+ * client is held back by its own window. */
 #include <errno.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -57,12 +58,17 @@ size_t http_conn_unsent(const struct http_conn *conn)
 
 static void on_poll(uv_poll_t *handle, int status, int events);
 
-/* Makes the handle wait for what the connection's state calls for. No system call while that stays the same. */
+/* Makes the handle wait for what the connection's state calls for. No system call while that stays
+ * the same. */
 static void update_poll(struct http_conn *conn)
 {
     int wanted = 0;
 
-    if (!conn->is_eof && !conn->is_closing) {
+    /* Who does not read answers is not asked for more requests. */
+    bool is_held_back = conn->is_stalled && conn->state == HTTP_CONN_READING &&
+                        http_conn_unsent(conn) > UNSENT_BYTES_HIGH;
+
+    if (!conn->is_eof && !conn->is_closing && !is_held_back) {
         if (!conn->is_paused) {
             wanted |= UV_READABLE;
         } else if (!conn->is_hung_up) {
@@ -137,15 +143,17 @@ void http_conn_give_up(struct http_conn *conn)
     http_conn_close(conn);
 }
 
-/* The client of a stream has closed its sending half: as etcd does, end the stream in good order. */
+/* The client of a stream has closed its sending half: as etcd does, end the stream in good
+ * order. */
 static void cancel_stream(struct http_conn *conn)
 {
     cancel(conn);
     http_stream_end(&conn->request);
 }
 
-/* Ends a connection whose answers are all sent. What the client sent and we have not read would turn close into a reset, which
- * may destroy the answer on its way: then only our half is closed, and the rest is read away for a while. */
+/* Ends a connection whose answers are all sent. What the client sent and we have not read would
+ * turn close into a reset, which may destroy the answer on its way: then only our half is closed,
+ * and the rest is read away for a while. */
 static void end(struct http_conn *conn)
 {
     bool has_unread =
@@ -270,6 +278,7 @@ static bool parse_step(struct http_conn *conn)
         return false;
     case HTTP_PARSE_HTTP2:
         conn->state = HTTP_CONN_HTTP2;
+        http_conn_set_deadline(conn, HTTP_DEADLINE_REQUEST);
         return false;
     case HTTP_PARSE_MORE:
         break;
@@ -327,7 +336,8 @@ static void on_eof(struct http_conn *conn)
     update_poll(conn);
 }
 
-/* Reads into `in` and scratch. Returns the bytes that are new in `in`, 0 at the end, or a negative errno. */
+/* Reads into `in` and scratch. Returns the bytes that are new in `in`, 0 at the end, or a negative
+ * errno. */
 static ssize_t fill(struct http_conn *conn, bool may_move)
 {
     struct http_server *server = conn->server;
@@ -421,7 +431,9 @@ void http_conn_on_turn_end(struct http_conn *conn)
             http_pool_return(&conn->server->pool, &conn->in);
         }
     }
-    if (!conn->is_stalled) {
+    if (conn->is_stalled) {
+        update_poll(conn); /* what was added may have crossed the mark */
+    } else {
         flush(conn);
     }
 }
@@ -429,8 +441,8 @@ void http_conn_on_turn_end(struct http_conn *conn)
 void http_conn_on_deadline(struct http_conn *conn)
 {
     if (!list_is_empty(&conn->turn)) {
-        /* Timers run between a poll and its turn's end: after a long turn, what waits for that end would be given up
-         * before it was tried. */
+        /* Timers run between a poll and its turn's end: after a long turn, what waits for that end
+         * would be given up before it was tried. */
         http_conn_set_deadline(conn, (enum http_deadline)conn->deadline_class);
         return;
     }

@@ -60,8 +60,8 @@ static void append_goaway(struct buf *out, uint32_t last_stream)
     append_frame(out, FRAME_GOAWAY, 0, 0, span_of(payload, 8 + advice.bytes));
 }
 
-/* A header field in HPACK's plainest form: literal, not indexed, not compressed. Lengths are below 127 or get a
- * second byte. */
+/* A header field in HPACK's plainest form: literal, not indexed, not compressed. Lengths are below
+ * 127 or get a second byte. */
 static void append_text(struct buf *block, struct span text)
 {
     if (text.bytes < 127) {
@@ -83,11 +83,13 @@ static void append_field(struct buf *block, struct span name, struct span value)
 
 static bool contains(struct span text, struct span part)
 {
-    return text.bytes >= part.bytes && memmem(text.data, text.bytes, part.data, part.bytes) != NULL;
+    return text.data != NULL && text.bytes >= part.bytes &&
+           memmem(text.data, text.bytes, part.data, part.bytes) != NULL;
 }
 
-/* Whether a header block names gRPC's media type, as it is or in HPACK's Huffman code, which begins at a byte's border and so
- * always looks the same. No table is kept: a client that names it by an index into its own has named it before. */
+/* Whether a header block names gRPC's media type, as it is or in HPACK's Huffman code, which begins
+ * at a byte's border and so always looks the same. No table is kept: a client that names it by an
+ * index into its own has named it before. */
 static bool is_grpc(struct span block)
 {
     static const uint8_t huffman[] = { 0x1d, 0x75, 0xd0, 0x62, 0x0d, 0x26, 0x3d, 0x4c, 0x4d, 0x65,

@@ -1,9 +1,9 @@
 /* h2.h: tells an HTTP/2 client, in its own language, that it has come to the wrong API.
  *
- * No HTTP/2 is served. But a gRPC client (etcdctl with ETCDCTL_API=3) that is merely hung up on tries again until its
- * timeout and then names the timeout. So we speak just enough: SETTINGS, acknowledge the client's, and answer its first
- * request, gRPC with status UNIMPLEMENTED, others with 400, both with a text that says what to do; then GOAWAY.
- * Pure: bytes in, bytes out. */
+ * No HTTP/2 is served. But a gRPC client (etcdctl with ETCDCTL_API=3) that is merely hung up on
+ * tries again until its timeout and then names the timeout. So we speak just enough: SETTINGS,
+ * acknowledge the client's, and answer its first request, gRPC with status UNIMPLEMENTED, others
+ * with 400, both with a text that says what to do; then GOAWAY. Pure: bytes in, bytes out. */
 #pragma once
 
 #include "common/buf.h"

@@ -1,5 +1,6 @@
-/* internal.h: what server.c, accept.c, conn.c, request.c and answer.c share; nobody else includes it. It names libuv's handle
- * type because a connection holds its handle inside itself: one allocation, less than 1 KiB, is all that waits. */
+/* internal.h: what server.c, accept.c, conn.c, request.c and answer.c share; nobody else includes
+ * it. It names libuv's handle type because a connection holds its handle inside itself: one
+ * allocation, less than 1 KiB, is all that waits. */
 #pragma once
 
 #include "common/http/h2.h"
@@ -27,8 +28,9 @@ enum http_deadline {
     HTTP_DEADLINE_COUNT,
 };
 
-/* READING <-> PENDING -> STREAMING -> READING is the round of a kept-alive connection; LINGERING is final: our side is shut,
- * what the client still sends is dropped, so that a reset does not overtake the answer. */
+/* READING <-> PENDING -> STREAMING -> READING is the round of a kept-alive connection; LINGERING is
+ * final: our side is shut, what the client still sends is dropped, so that a reset does not
+ * overtake the answer. */
 enum http_conn_state {
     HTTP_CONN_READING,   /* no request is with the handler */
     HTTP_CONN_PENDING,   /* one is */
@@ -85,8 +87,7 @@ struct http_server {
     struct list turn;
     struct list deadlines[HTTP_DEADLINE_COUNT];
     uint64_t deadline_ms[HTTP_DEADLINE_COUNT];
-    uv_idle_t
-            awake; /* active while something waits for a turn's end: the loop must not sleep before it */
+    uv_idle_t awake; /* active while a turn's end is wanted: the loop must not sleep before it */
     uv_timer_t ticker;
     unsigned handle_count; /* memory lives until all are closed */
     unsigned stream_count;

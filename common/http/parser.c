@@ -25,7 +25,8 @@ struct http_parser_rules {
     size_t header_bytes_max;
     size_t body_bytes_max;
     llhttp_settings_t settings;
-    /* llhttp's state just after a request line of HTTP/1.0 and HTTP/1.1: a plain record that a request begins as a copy of. */
+    /* llhttp's state just after a request line of HTTP/1.0 and HTTP/1.1: a plain record that a
+     * request begins as a copy of. */
     llhttp_t after_line[2];
 };
 
@@ -39,7 +40,8 @@ static llhttp_t *llhttp_of(struct http_parser *parser)
 
 static int on_headers_complete(llhttp_t *llhttp)
 {
-    /* We speak no other protocol: an Upgrade is not followed, which RFC 9110 allows, and must not stop the parsing. */
+    /* We speak no other protocol: an Upgrade is not followed, which RFC 9110 allows, and must not
+     * stop the parsing. */
     llhttp->upgrade = 0;
     return HPE_PAUSED;
 }
@@ -119,7 +121,8 @@ static bool is_host_byte(uint8_t byte)
            (byte >= 'A' && byte <= 'Z') || (byte != 0 && strchr(others, byte) != NULL);
 }
 
-/* Whether the bytes so far can begin a request line: garbage is refused at once, not at its first newline. */
+/* Whether the bytes so far can begin a request line: garbage is refused at once, not at its first
+ * newline. */
 static bool may_begin_line(const uint8_t *line, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i++) {
@@ -240,8 +243,8 @@ static bool is_blank(uint8_t byte)
     return byte == ' ' || byte == '\t';
 }
 
-/* Takes the first line off `rest`. False at the empty line (taken too) and when the line is none that we pass, which
- * leaves `rest` as it was. */
+/* Takes the first line off `rest`. False at the empty line (taken too) and when the line is none
+ * that we pass, which leaves `rest` as it was. */
 static bool take_header_line(struct span *rest, struct header_line *ret_line)
 {
     const uint8_t *newline = rest->bytes == 0 ? NULL : memchr(rest->data, '\n', rest->bytes);
@@ -324,7 +327,8 @@ static bool has_token(struct span list, struct span token)
     return false;
 }
 
-/* What one header means to the framing or the server itself; returns why the request is refused, or NULL. */
+/* What one header means to the framing or the server itself; returns why the request is refused, or
+ * NULL. */
 static const char *note_header(struct http_parser *parser, const struct header_line *line)
 {
     switch (line->name.bytes) {

@@ -1,14 +1,17 @@
-/* parser.h: one HTTP/1.x request, parsed from bytes that arrive in any pieces. No socket, no clock, no allocation.
+/* parser.h: one HTTP/1.x request, parsed from bytes that arrive in any pieces. No socket, no clock,
+ * no allocation.
  *
- * The caller keeps the request's bytes in one run of memory that begins with its first byte, and calls http_parser_run
- * whenever there are more. All positions are offsets from that first byte, so the memory may move between the calls.
+ * The caller keeps the request's bytes in one run of memory that begins with its first byte, and
+ * calls http_parser_run whenever there are more. All positions are offsets from that first byte, so
+ * the memory may move between the calls.
  *
  *    ├─(CRLF)─┼─METHOD─SP─TARGET─SP─HTTP/1.x─CRLF─┼─headers─CRLF─┼─body─────┼─next request…
  *             0                                   headers        body       end
  *
- * The request line is read here; headers and chunked bodies go through llhttp (strict). The header block is then walked
- * a second time by a scanner of our own, which must come to the same end: what two parsers read differently
- * is refused, since it is what request smuggling lives on. A chunked body is moved together in place. */
+ * The request line is read here; headers and chunked bodies go through llhttp (strict). The header
+ * block is then walked a second time by a scanner of our own, which must come to the same end: what
+ * two parsers read differently is refused, since it is what request smuggling lives on. A chunked
+ * body is moved together in place. */
 #pragma once
 
 #include "common/span.h"
@@ -68,10 +71,11 @@ struct http_parser_rules *http_parser_rules_new(size_t header_bytes_max, size_t 
 struct http_parser_rules *http_parser_rules_free(struct http_parser_rules *rules); /* always NULL */
 
 void http_parser_reset(struct http_parser *parser);
-/* Reads on. *bytes is the length of the run at `data` and shrinks where body bytes need not be kept. After WHOLE and
- * REFUSED only http_parser_reset may follow. */
+/* Reads on. *bytes is the length of the run at `data` and shrinks where body bytes need not be
+ * kept. After WHOLE and REFUSED only http_parser_reset may follow. */
 enum http_parse http_parser_run(struct http_parser *parser, const struct http_parser_rules *rules,
         uint8_t *data, size_t *bytes);
 
-/* The first header of that (lower-case) name in a block of lines that a parser passed; data NULL when absent. */
+/* The first header of that (lower-case) name in a block of lines that a parser passed; data NULL
+ * when absent. */
 struct span http_headers_find(struct span headers, struct span name);

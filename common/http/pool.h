@@ -1,5 +1,6 @@
-/* pool.h: small bufs that are lent out and come back, so that a busy server allocates nothing for a request and an idle
- * connection holds nothing. Last in, first out: what is lent next is still in the processor's cache. */
+/* pool.h: small bufs that are lent out and come back, so that a busy server allocates nothing for a
+ * request and an idle connection holds nothing. Last in, first out: what is lent next is still in
+ * the processor's cache. */
 #pragma once
 
 #include "common/buf.h"
@@ -17,7 +18,8 @@ struct http_pool {
 };
 
 void http_pool_fini(struct http_pool *pool);
-/* `ret_buf` must own nothing; it is empty afterwards, with room for at least HTTP_POOL_BUF_BYTES. */
+/* `ret_buf` must own nothing; it is empty afterwards, with room for at least
+ * HTTP_POOL_BUF_BYTES. */
 void http_pool_lend(struct http_pool *pool, struct buf *ret_buf);
 /* Leaves `take_buf` owning nothing. */
 void http_pool_return(struct http_pool *pool, struct buf *take_buf);

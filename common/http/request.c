@@ -41,7 +41,8 @@ static struct span take_until(struct span *rest, const char *stops)
     return part;
 }
 
-/* Cuts "http://user@host/path?query", "/path?query", "*" or CONNECT's "host:port". The parser has checked the form. */
+/* Cuts "http://user@host/path?query", "/path?query", "*" or CONNECT's "host:port". The parser has
+ * checked the form. */
 static void cut_target(struct http_request *request)
 {
     struct span rest = request->target;

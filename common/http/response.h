@@ -1,6 +1,7 @@
 /* response.h: the bytes of an answer, in the order in which Go's net/http writes them:
  *
- *   status line | the caller's lines | Date | Content-Length | late lines | Connection | Transfer-Encoding
+ * status line | the caller's lines | Date | Content-Length | late lines | Connection |
+ * Transfer-Encoding
  *
  * Pure: appends to a buf, touches nothing else. */
 #pragma once
@@ -34,7 +35,8 @@ void http_chunk_append(struct buf *out, struct span data);
 void http_chunk_head_append(
         struct buf *out, size_t bytes); /* its size line; the data and CRLF follow */
 void http_last_chunk_append(struct buf *out);
-/* Go's words to a request it refuses: "400 Bad Request: why" is status line and body at once; no Date, no length. */
+/* Go's words to a request it refuses: "400 Bad Request: why" is status line and body at once; no
+ * Date, no length. */
 void http_refusal_append(struct buf *out, const char *refusal, const char *date);
 /* IMF-fixdate: 29 bytes and a NUL. */
 void http_date_format(int64_t unix_seconds, char ret_date[HTTP_DATE_BYTES + 1]);

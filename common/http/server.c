@@ -98,7 +98,8 @@ static void on_turn_end(void *user)
         (void)uv_idle_stop(&server->awake);
         return;
     }
-    /* Taken as a whole: what they add (a pipelined request handed out now, say) is for the next turn. */
+    /* Taken as a whole: what they add (a pipelined request handed out now, say) is for the next
+     * turn. */
     due = server->turn;
     due.next->prev = &due;
     due.prev->next = &due;
@@ -109,7 +110,8 @@ static void on_turn_end(void *user)
         list_remove(&conn->turn);
         http_conn_on_turn_end(conn);
     }
-    /* Requests handed out only now may wait for other turn-end callbacks: have one more turn at once. */
+    /* Requests handed out only now may wait for other turn-end callbacks: have one more turn at
+     * once. */
     if (list_is_empty(&server->turn) && server->stats.requests == requests_before) {
         (void)uv_idle_stop(&server->awake);
         http_server_check_drained(server);

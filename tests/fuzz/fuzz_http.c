@@ -1,7 +1,9 @@
-/* fuzz_http.c: a byte stream as a client may send it, to the HTTP request parser and to the word to HTTP/2 clients.
+/* fuzz_http.c: a byte stream as a client may send it, to the HTTP request parser and to the word to
+ * HTTP/2 clients.
  *
- * The first byte of the input says in what pieces the rest arrives. Beside not crashing, what the stream means must not depend on
- * the pieces: each request found in pieces is found again when the stream is given whole. */
+ * The first byte of the input says in what pieces the rest arrives. Beside not crashing, what the
+ * stream means must not depend on the pieces: each request found in pieces is found again when the
+ * stream is given whole. */
 #include "common/http/h2.h"
 #include "common/http/parser.h"
 

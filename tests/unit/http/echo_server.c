@@ -1,13 +1,15 @@
-/* echo_server.c: a server whose handlers show what common/http made of a request; test_http_wire.py drives it.
+/* echo_server.c: a server whose handlers show what common/http made of a request; test_http_wire.py
+ * drives it.
  *
- *   echo_server [name=value...]     limits of struct http_config, plus unix=PATH; prints the port, serves until SIGTERM
+ * echo_server [name=value...]     limits of struct http_config, plus unix=PATH; prints the port,
+ * serves until SIGTERM
  *
- *   /hello      a short fixed answer             /turn    the same, given by a turn-end callback
- *   /describe   the request, a line a field      /echo    the body
- *   /json?N     N bytes by http_respond_json     /big?N   N bytes by http_respond
- *   /park       answered by /unpark              /stream  begun and released; /push?TEXT /flood?N /end /abort act on all
- *   /parkstream a stream that begins at /unpark  /late /close /connclose /refuse /empty   one http_respond_* each
- *   /stats      counters                         /drain   drains, then ends the process */
+ * /hello      a short fixed answer             /turn    the same, given by a turn-end callback
+ * /describe   the request, a line a field      /echo    the body /json?N     N bytes by
+ * http_respond_json     /big?N   N bytes by http_respond /park       answered by /unpark
+ * /stream  begun and released; /push?TEXT /flood?N /end /abort act on all /parkstream a stream that
+ * begins at /unpark  /late /close /connclose /refuse /empty   one http_respond_* each /stats
+ * counters                         /drain   drains, then ends the process */
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <signal.h>

@@ -1,4 +1,5 @@
-/* The bytes of answers: heads in Go's order, chunks, refusals, dates, and the word to HTTP/2 clients. */
+/* The bytes of answers: heads in Go's order, chunks, refusals, dates, and the word to HTTP/2
+ * clients. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

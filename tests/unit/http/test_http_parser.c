@@ -1,4 +1,5 @@
-/* The request parser, without a socket: every request arrives whole and in pieces down to single bytes. */
+/* The request parser, without a socket: every request arrives whole and in pieces down to single
+ * bytes. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -28,8 +29,8 @@ static void run_fini(struct run *run)
     buf_fini(&run->data);
 }
 
-/* Feeds `text` in pieces. The memory is moved before each one, and is just large enough, so that a sanitizer sees any
- * pointer that was kept and any read beyond the end. */
+/* Feeds `text` in pieces. The memory is moved before each one, and is just large enough, so that a
+ * sanitizer sees any pointer that was kept and any read beyond the end. */
 static void feed(struct run *run, struct span text, size_t piece)
 {
     struct http_parser_rules *rules = http_parser_rules_new(HEADER_BYTES_MAX, BODY_BYTES_MAX);

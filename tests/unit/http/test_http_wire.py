@@ -498,6 +498,17 @@ def test_pipelining_client_that_never_reads_is_held_back(serve):
         assert server.stats()["requests"] - server.polls < 500
 
 
+def test_client_that_sends_on_and_never_reads_is_read_no_further(server):
+    request = (b"GET /big?100000 HTTP/1.1\r\n" + HOST + b"\r\n") * 1000
+    with server.connect(receive_bytes=4096) as client:
+        client.setblocking(False)
+        sent = 0
+        while select.select([], [client], [], 0.5)[1]:
+            sent += client.send(request)
+            assert sent < 50 << 20
+        assert server.stats()["conns"] == 2
+
+
 @pytest.mark.parametrize("data", [b"G", b"GET /hello HTTP/1.1\r\nHost: x\r\n", b"PUT / HTTP/1.1\r\nHost: x\r\n"
                                   b"Content-Length: 9\r\n\r\nabc"])
 def test_request_that_is_not_whole_in_time_ends_the_connection(serve, data):
