@@ -55,6 +55,28 @@ static enum counters_method counted_method(const struct http_request *request, b
     return quorum ? COUNTERS_QGET : COUNTERS_GET;
 }
 
+/* Who sent "Expect: 100-continue" and a body that nobody reads cannot know whether it was taken: the reference then closes
+ * the connection after its answer. */
+void frontend_leave_body(struct http_request *request)
+{
+    bool body = request->body.bytes > 0 || request->body_too_large ||
+                http_header(request, "transfer-encoding").bytes > 0;
+
+    if (body && request->minor > 0 && http_header(request, "expect").bytes > 0) {
+        request->keep_alive = false;
+    }
+}
+
+static void leave_body_unless_form(struct http_request *request, struct span content_type)
+{
+    bool is_form;
+
+    (void)form_check_media_type(content_type, &is_form);
+    if (!is_form) {
+        frontend_leave_body(request);
+    }
+}
+
 static struct call *new_keys_call(struct gatewayd *gw, struct http_request *request,
         const struct form *form, enum keys_kind kind)
 {
@@ -82,6 +104,9 @@ static void on_keys(struct gatewayd *gw, struct http_request *request, struct sp
 
     if (request->method == HTTP_PUT || request->method == HTTP_POST) {
         source.content_type = http_header(request, "content-type");
+        leave_body_unless_form(request, source.content_type);
+    } else {
+        frontend_leave_body(request);
     }
     if (form_parse(&gw->arena, &source, &form, &error) < 0) {
         answer_keys_error(gw, request, &error);
@@ -179,10 +204,12 @@ static bool pass_gate(struct gatewayd *gw, struct http_request *request)
     struct span host = host_without_port(request->host);
 
     if (!host_is_allowed(gw, host)) {
+        frontend_leave_body(request);
         answer_misdirected(gw, request, host);
         return false;
     }
     if (request->method == HTTP_OPTIONS) {
+        frontend_leave_body(request);
         answer_begin(gw, request);
         http_respond(request, 200, buf_span(&gw->head), SPAN_NONE);
         return false;
@@ -213,10 +240,15 @@ static void on_request(void *user, struct http_request *request)
         return;
     }
     if (request->method != HTTP_CONNECT && !path_is_clean(path)) {
+        frontend_leave_body(request);
         answer_redirect(gw, request, path_clean(&gw->arena, path));
         return;
     }
     enum route route = route_find(path, request->method, &allow);
+    bool reads_body = route == ROUTE_KEYS || route == ROUTE_MEMBERS || route == ROUTE_LOG_LEVEL;
+    if (allow != NULL || !reads_body) {
+        frontend_leave_body(request);
+    }
     if (allow != NULL) {
         answer_not_allowed(gw, request, allow, false);
         return;

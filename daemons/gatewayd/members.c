@@ -210,6 +210,7 @@ static bool check_content_type(struct gatewayd *gw, struct http_request *request
     buf_append_str(&message, "Bad Content-Type ");
     buf_append_span(&message, buf_span(&text));
     buf_append(&message, ", accept application/json", sizeof ", accept application/json");
+    frontend_leave_body(request);
     answer_message(gw, request, 415, true, (const char *)message.data);
     return false;
 }
@@ -427,6 +428,9 @@ void members_on_request(struct gatewayd *gw, struct http_request *request, struc
     struct span name = span_from(path, MIN(sizeof members_prefix - 1, path.bytes));
     uint64_t id;
 
+    if (request->method == HTTP_GET || request->method == HTTP_DELETE) {
+        frontend_leave_body(request);
+    }
     if (request->method == HTTP_GET) {
         if (name.bytes == 0) {
             queue_read(gw, request, serve_list);
@@ -446,6 +450,7 @@ void members_on_request(struct gatewayd *gw, struct http_request *request, struc
         return;
     }
     if (!parse_id(name, &id)) {
+        frontend_leave_body(request);
         CLEANUP(buf_fini) struct buf text = BUF_INIT;
         buf_append_str(&text, "No such member: ");
         buf_append_span(&text, name);

@@ -215,8 +215,8 @@ void call_count_write(struct gatewayd *gw, const struct call *call, bool success
 
 /* frontend.c: from the HTTP request to what serves it. */
 extern const struct http_events frontend_events;
-struct span frontend_path(
-        struct gatewayd *gw, struct http_request *request); /* decoded and clean */
+/* The answer about to be given does so without the request's body. */
+void frontend_leave_body(struct http_request *request);
 
 /* reads.c: what the turn's transaction serves. */
 struct reads *reads_new(void);

@@ -133,8 +133,7 @@ static const char *check_parameters(struct span text, bool *ret_form)
             return text.bytes == 1 && text.data[0] == ';' ? NULL : "mime: invalid media parameter";
         }
         for (size_t i = 0; i < seen_count; i++) {
-            if (is_same_name(seen[i].name, parameter.name) &&
-                    !span_eq(seen[i].value, parameter.value)) {
+            if (is_same_name(seen[i].name, parameter.name)) {
                 *ret_form = false;
                 return "mime: duplicate parameter name";
             }
