@@ -22,7 +22,8 @@
 enum {
     STOP_RANKS = 3,
     HINTS_AFTER_MS = 1500,
-    POLL_FIXED = 2, /* signals, notify socket */
+    SAME_SIGNAL_MS = 500, /* timeout(1) and init systems signal the process and then its group */
+    POLL_FIXED = 2,       /* signals, notify socket */
 };
 
 /* What each rank may take before it is killed: together they stay below the five seconds promised. */
@@ -43,6 +44,7 @@ struct supervisor {
     uint64_t hints_at_ms;
 
     bool stopping;
+    uint64_t stopping_since_ms;
     unsigned stop_rank;        /* that is being stopped */
     uint64_t stop_deadline_ms; /* of this rank; 0: not begun */
     struct supervisor_end end;
@@ -176,6 +178,7 @@ static void begin_stop(struct supervisor *supervisor, int exit_status, int signa
         return;
     }
     supervisor->stopping = true;
+    supervisor->stopping_since_ms = clock_monotonic_ms();
     supervisor->end.exit_status = exit_status;
     supervisor->end.signal = signal;
     notify_stopping();
@@ -249,6 +252,10 @@ static void reap(struct supervisor *supervisor)
 
 static void on_stop_signal(struct supervisor *supervisor, int signal)
 {
+    if (supervisor->stopping &&
+            clock_monotonic_ms() - supervisor->stopping_since_ms < SAME_SIGNAL_MS) {
+        return;
+    }
     if (supervisor->stopping) {
         log_line(LOG_LEVEL_NOTICE, "quorate", "received another signal, killing the daemons");
         for (size_t i = 0; i < supervisor->child_count; i++) {

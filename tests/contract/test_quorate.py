@@ -23,6 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from harness.places import free_ports, poll, scratch_dir  # noqa: E402
 from harness.server import build_dir, clean_environment, pid_state  # noqa: E402
+from harness.wire import exchange  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DAEMONS = ("raftd", "stored", "gatewayd")
@@ -594,10 +595,25 @@ def test_second_signal_kills_at_once(suite):
     suite.process.terminate()
     suite.wait_event("gatewayd", "term")
     began = time.monotonic()
-    suite.process.terminate()
-    poll(lambda: not suite.living() or suite.process.poll() is not None, 2, "killed")
+
+    def signalled_again():
+        suite.process.terminate()
+        return "received another signal" in suite.log()
+
+    poll(signalled_again, 2, "the second signal is taken", every=0.1)
+    assert suite.wait_end() == 143
     assert time.monotonic() - began < 1.5
-    assert "received another signal" in suite.log()
+    assert suite.living() == []
+
+
+def test_signal_that_comes_twice_at_once_is_one(suite):
+    suite.start(env=suite.environment(gatewayd="slow=0.2"))
+    suite.wait_log("quorate.ready")
+    suite.process.terminate()
+    suite.wait_event("gatewayd", "term")
+    suite.process.terminate()
+    assert suite.wait_end() == 143
+    assert [e["name"] for e in suite.events(what="end")] == ["gatewayd", "raftd", "stored"]
 
 
 def test_interrupt_of_the_whole_group_keeps_the_order(suite):
@@ -670,18 +686,62 @@ def test_process_one_exits_zero_and_reaps_orphans(suite):
 
 # With the real daemons.
 
-def test_real_daemons_start_serve_and_stop(suite):
+@pytest.fixture
+def real(suite):
     missing = [name for name in DAEMONS if not os.path.exists(os.path.join(build_dir(), name))]
     if missing:
         pytest.fail("not built in %s: %s" % (build_dir(), ", ".join(missing)))
-    shutil.rmtree(suite.bin)
-    os.mkdir(suite.bin)
-    for name in ("quorate",) + DAEMONS:
+    for name in DAEMONS:
         shutil.copy(os.path.realpath(os.path.join(build_dir(), name)), os.path.join(suite.bin, name))
-    suite.start(wait_for=[])
-    suite.wait_log("quorate.ready", timeout=15)
-    for line in ("etcdserver: published {Name:m ClientURLs:[%s]}" % suite.url,
+    return suite
+
+
+def children(pid):
+    with open("/proc/%d/task/%d/children" % (pid, pid)) as listed:
+        return [int(p) for p in listed.read().split()]
+
+
+def test_real_daemons_start_serve_and_stop(real):
+    real.start(wait_for=[])
+    real.wait_log("quorate.ready", timeout=15)
+    for line in ("etcdserver: published {Name:m ClientURLs:[%s]}" % real.url,
                  "etcdserver: set the initial cluster version to 3.4", "enabled capabilities for version 3.4"):
-        suite.wait_log(line)
-    suite.process.terminate()
-    assert suite.wait_end() == 143
+        real.wait_log(line)
+    assert exchange(real.port, "GET", "/health").status == 200
+    real.process.terminate()
+    assert real.wait_end() == 143
+
+
+def test_real_daemons_work_below_a_path_longer_than_a_socket_address(real):
+    real.data_dir = os.path.join(real.folder, "d" * 150)
+    real.start(wait_for=[])
+    real.wait_log("quorate.ready", timeout=15)
+    assert exchange(real.port, "PUT", "/v2/keys/a", [("Content-Type", "application/x-www-form-urlencoded")],
+                    b"value=1").status == 201
+
+
+def test_real_gateways_share_the_port_and_each_survives_the_other(real):
+    real.start("--gateways=2", wait_for=[])
+    real.wait_log("quorate.ready", timeout=15)
+    for pid in children(real.process.pid):
+        with open("/proc/%d/comm" % pid) as comm:
+            is_gateway = comm.read() == "gatewayd\n"
+        if is_gateway:
+            os.kill(pid, signal.SIGKILL)
+            poll(lambda: exchange(real.port, "GET", "/version").status == 200, 5, "the other one answers")
+
+
+def test_real_daemons_follow_a_killed_quorate_and_the_next_start_finds_all(real):
+    real.start(wait_for=[])
+    real.wait_log("quorate.ready", timeout=15)
+    put = exchange(real.port, "PUT", "/v2/keys/kept", [("Content-Type", "application/x-www-form-urlencoded")], b"value=1")
+    assert put.status == 201
+    daemons = children(real.process.pid)
+    assert len(daemons) == 3
+    real.process.kill()
+    real.process.wait()
+    poll(lambda: all(pid_state(pid) in (None, "Z") for pid in daemons), 2, "the daemons are gone")
+    os.unlink(real.log_path)
+    real.start(wait_for=[])
+    real.wait_log("quorate.ready", timeout=15)
+    assert exchange(real.port, "GET", "/v2/keys/kept").json["node"]["value"] == "1"
