@@ -7,7 +7,8 @@
  *
  * One thread, one epoll, closed loop: each connection sends its next request when the last one is answered.
  * Results are one line of JSON on stdout. RECORD is a file of pairs of uint64, CLOCK_REALTIME in us when a request was
- * answered and its latency in us. idle prints "ready" when every watch's head has come and ends when stdin does.
+ * answered and its latency in us. herd and idle print "ready" when every watch's head has come; herd then waits for a
+ * byte or the end of stdin before it writes, idle ends when stdin does.
  * Any answer but 2xx, and any broken connection, counts as an error; the first is shown. */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -455,6 +456,7 @@ static int herd(uint16_t port, char **arguments, int count)
     unsigned left = watch_count;
     uint64_t began_us;
     char request[512];
+    char byte;
 
     for (unsigned i = 0; i < watch_count; i++) {
         struct epoll_event event = { .events = EPOLLIN, .data.fd = fds[i] };
@@ -464,6 +466,11 @@ static int herd(uint16_t port, char **arguments, int count)
     snprintf(request, sizeof(request),
             "PUT /v2/keys%s?value=now HTTP/1.1\r\nHost: bench\r\nContent-Length: 0\r\n\r\n",
             arguments[1]);
+    puts("ready");
+    fflush(stdout);
+    if (read(STDIN_FILENO, &byte, 1) < 0) {
+        die("stdin");
+    }
     began_us = now_us(CLOCK_MONOTONIC);
     if (send(writer, request, strlen(request), MSG_NOSIGNAL) < 0) {
         die("send");

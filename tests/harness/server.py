@@ -157,11 +157,20 @@ class Server:
         """The pid of a daemon, waited for when it is being restarted."""
         return poll(lambda: self.pids().get(name), timeout, name + " runs")[0]
 
+    def main_pid(self):
+        """The server's first process; with a wrapper such as strace it is not the one that was started."""
+        if self.wrapper:
+            name = os.path.basename(self.binary())
+            own = self.pids().get(name)
+            if own:
+                return min(own)
+        return self.process.pid
+
     def stop(self, timeout=15.0):
         """SIGTERM, then until all are gone. Returns the exit status as a shell would see it."""
         if self.process is None:
             return None
-        self.process.send_signal(signal.SIGTERM)
+        os.kill(self.main_pid(), signal.SIGTERM)
         try:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -224,6 +233,17 @@ class Server:
             if fields:
                 ticks += sum(int(fields[i]) for i in (11, 12, 13, 14))
         return ticks / os.sysconf("SC_CLK_TCK")
+
+    def cpu_ns(self):
+        """Time on a CPU of all threads that live now: finer than ticks, for short spans."""
+        total = 0
+        for pid in self.session_pids():
+            with contextlib.suppress(OSError):
+                for task in os.listdir("/proc/%d/task" % pid):
+                    with contextlib.suppress(OSError):
+                        with open("/proc/%d/task/%s/schedstat" % (pid, task)) as stat:
+                            total += int(stat.read().split()[0])
+        return total
 
     def memory_kib(self):
         """(PSS without the state's page cache, PSS of mapped files in the data dir), summed, in KiB."""
