@@ -101,9 +101,10 @@ void buf_appendf(struct buf *buf, const char *format, ...)
     int needed = vsnprintf(NULL, 0, format, args);
     va_end(args);
     INVARIANT(needed >= 0);
-    (void)buf_reserve(buf, (size_t)needed + 1);
+    char *end = (char *)buf_reserve(buf, (size_t)needed + 1);
+    INVARIANT(end != NULL);
     va_start(args, format);
-    (void)vsnprintf((char *)buf->data + buf->bytes, (size_t)needed + 1, format, args);
+    (void)vsnprintf(end, (size_t)needed + 1, format, args);
     va_end(args);
     buf->bytes += (size_t)needed;
 }

@@ -47,10 +47,11 @@ int err_prefix(struct err *err, const char *format, ...)
     }
     va_list args;
     va_start(args, format);
-    (void)vsnprintf(prefix, sizeof prefix - 2, format, args);
+    int length = vsnprintf(prefix, sizeof prefix - 2, format, args);
     va_end(args);
-    (void)strncat(prefix, ": ", 2);
-    size_t prefix_bytes = strlen(prefix);
+    size_t prefix_bytes = length < 0 ? 0 : MIN((size_t)length, sizeof prefix - 3);
+    prefix[prefix_bytes++] = ':';
+    prefix[prefix_bytes++] = ' ';
     size_t kept = strnlen(err->text, sizeof err->text - prefix_bytes - 1);
     memmove(err->text + prefix_bytes, err->text, kept);
     memcpy(err->text, prefix, prefix_bytes);
