@@ -31,8 +31,10 @@ void raft_apply_synced(struct raft *raft, uint64_t seq, uint64_t last_index, uin
     while (done < raft->cut_count && raft->cuts[done].seq <= seq) {
         done++;
     }
-    raft->cut_count -= done;
-    memmove(raft->cuts, raft->cuts + done, raft->cut_count * sizeof *raft->cuts);
+    if (done > 0) {
+        raft->cut_count -= done;
+        memmove(raft->cuts, raft->cuts + done, raft->cut_count * sizeof *raft->cuts);
+    }
     raft->durable = MAX(raft->durable, credited_index(raft, last_index, last_term));
     INVARIANT_LE(raft->durable, raft->log.last_index);
     if (raft->install_seq != 0 && raft->install_seq <= seq) {

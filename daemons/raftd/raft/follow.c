@@ -47,19 +47,24 @@ static size_t count_known(const struct raft *raft, struct raft_entry_span entrie
     return known;
 }
 
-/* Takes what is not in the log yet; *ret_matched is how far the log now matches the leader's. False if it cannot be
- * right: it contradicts what is committed here. */
+/* Takes what is not in the log yet; *ret_matched is how far the log now matches the leader's. False if there is nothing
+ * to answer: it contradicts what is committed here, or there is no room for it (an answer that says nothing new would
+ * only make the leader try again at once). */
 static bool take_entries(
         struct raft *raft, uint64_t index, struct raft_entry_span entries, uint64_t *ret_matched)
 {
     size_t known = count_known(raft, entries);
-    if (known == entries.count || !raft->writable) {
-        *ret_matched = index + known;
+    *ret_matched = index + known;
+    if (known == entries.count) {
         return true;
+    }
+    if (!raft->writable) {
+        return known > 0;
     }
     struct raft_entry_span fresh = { entries.items + known, entries.count - known };
     uint64_t first = fresh.items[0].index;
     if (first <= raft->commit) {
+        raft->messages_ignored++;
         return false;
     }
     if (first <= raft->log.last_index) {
@@ -71,12 +76,33 @@ static bool take_entries(
     return true;
 }
 
+/* A member that was added to a running cluster begins without any configuration, and the entries alone would give it a
+ * wrong one: the first members are in the leader's base. False if it still knows none. */
+static bool learn_first_members(struct raft *raft, const struct raft_message *message)
+{
+    const struct members *members = member_history_at(&raft->history, raft->log.base_index);
+    if (members->voters.count > 0) {
+        return true;
+    }
+    if (message->index > 0 || message->base.members.voters.count == 0) {
+        return false;
+    }
+    INVARIANT_EQ(raft->log.last_index, 0);
+    struct raft_base base = { .members = message->base.members };
+    raft_write_base(raft, &base);
+    return true;
+}
+
 void raft_follow_on_append(struct raft *raft, const struct raft_message *message)
 {
     uint64_t index = message->index;
     struct raft_entry_span entries = message->entries;
     if (is_senseless(message)) {
         raft->messages_ignored++;
+        return;
+    }
+    if (!learn_first_members(raft, message)) {
+        reject(raft, message);
         return;
     }
     if (index + entries.count <= raft->commit) {
@@ -96,7 +122,6 @@ void raft_follow_on_append(struct raft *raft, const struct raft_message *message
     }
     uint64_t matched;
     if (!take_entries(raft, index, entries, &matched)) {
-        raft->messages_ignored++;
         return;
     }
     raft_apply_commit_to(raft, MIN(message->commit, matched));

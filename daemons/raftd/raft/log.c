@@ -228,9 +228,10 @@ void raft_log_compact(struct raft_log *log, uint64_t index)
     while (gone + 1 < log->run_count && log->runs[gone + 1].first_index <= index + 1) {
         gone++;
     }
-    log->run_count -= gone;
-    memmove(log->runs, log->runs + gone, log->run_count * sizeof *log->runs);
     if (index == log->last_index) {
         log->run_count = 0;
+    } else if (gone > 0) {
+        log->run_count -= gone;
+        memmove(log->runs, log->runs + gone, log->run_count * sizeof *log->runs);
     }
 }

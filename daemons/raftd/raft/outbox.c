@@ -109,7 +109,8 @@ void raft_write_cut(struct raft *raft, uint64_t index)
 
 void raft_write_base(struct raft *raft, const struct raft_base *base)
 {
-    INVARIANT_LT(raft->commit, base->index);
+    /* Either a snapshot beyond all we knew, or the very beginning of an empty log. */
+    INVARIANT(raft->commit < base->index || raft->log.last_index == 0);
     INVARIANT_EQ(raft->out.append_first, 0);
     raft_log_reset(&raft->log, base->index, base->term, base->time_ns);
     member_history_reset(&raft->history, base->index, base->members);
@@ -151,7 +152,7 @@ static void finish_write(struct raft *raft, struct raft_write *ret_write)
     ret_write->cut = out->cut;
     ret_write->cut_index = out->cut_index;
     if (out->rebased) {
-        raft->install_seq = ret_write->seq;
+        raft->install_seq = raft->log.base_index > 0 ? ret_write->seq : 0;
         ret_write->base = view_base(raft);
     }
     if (out->append_first != 0) {

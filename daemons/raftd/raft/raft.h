@@ -128,7 +128,8 @@ enum raft_message_kind {
     RAFT_MESSAGE_PRE_VOTE_REPLY = 2,
     RAFT_MESSAGE_VOTE = 3, /* the same; transfer: past lease and pre-vote */
     RAFT_MESSAGE_VOTE_REPLY = 4,
-    RAFT_MESSAGE_APPEND = 5, /* entries after (index, log_term); commit */
+    RAFT_MESSAGE_APPEND =
+            5, /* entries after (index, log_term); commit; base.members where index is 0 */
     RAFT_MESSAGE_APPEND_REPLY =
             6, /* index: matches up to here; or reject of `index`, hint_index and hint_term */
     RAFT_MESSAGE_HEARTBEAT =
@@ -164,7 +165,7 @@ struct raft_message {
     uint64_t time_ns;
     uint64_t wall_ns;
     struct raft_entry_span entries;
-    struct raft_base base; /* only with RAFT_MESSAGE_SNAPSHOT */
+    struct raft_base base; /* with SNAPSHOT; of an APPEND at index 0 the members */
 };
 
 struct raft_message_span {
@@ -244,8 +245,9 @@ struct raft_write {
     bool hard_changed; /* term or vote */
     bool cut; /* entries after cut_index are no longer in the log (conflict with a leader) */
     uint64_t cut_index;
-    const struct raft_base
-            *base; /* not NULL: the log begins anew here, all older entries are void (snapshot) */
+    /* Not NULL: the log begins anew here, all older entries are void: a snapshot; or, at index 0, a member that joins has
+     * learned who the first members were. */
+    const struct raft_base *base;
     struct raft_entry_span append; /* they follow cut_index, base->index, or the log as it was */
     uint64_t last_index; /* of the log after this write; give both back with RAFT_INPUT_SYNCED */
     uint64_t last_term;

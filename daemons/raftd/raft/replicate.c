@@ -61,6 +61,10 @@ static void send_append(
     message->log_term = raft_log_term(&raft->log, peer->next - 1);
     message->commit = raft->commit;
     message->entries = (struct raft_entry_span){ items, count };
+    if (message->index == 0) {
+        /* Whoever joins with nothing must know the first members: no entry names them. */
+        message->base.members = members_view(member_history_at(&raft->history, 0));
+    }
     uint64_t last = message->index + count;
     peer->commit_sent = MAX(peer->commit_sent, MIN(raft->commit, last));
     if (peer->state == RAFT_PROGRESS_PROBE) {

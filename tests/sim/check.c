@@ -1,0 +1,236 @@
+/* check.c: one book of what is true, kept from what any member says, and every member held against it. */
+#include "tests/sim/check.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "tests/sim/sim.h"
+
+void check_fini(struct check *check)
+{
+    free(check->entries);
+    free(check->leaders);
+    free(check->committed);
+    free(check->states);
+    *check = (struct check){ 0 };
+}
+
+void check_fail(const struct sim *sim, const char *format, ...)
+{
+    va_list args;
+    (void)printf("FAILED seed=%" PRIu64 " at_ms=%" PRIu64 ": ", sim->seed, sim->now_ns / SIM_MS);
+    va_start(args, format);
+    (void)vprintf(format, args);
+    va_end(args);
+    (void)printf("\nreplay: sim --first %" PRIu64 " --seeds 1 --verbose\n", sim->seed);
+    (void)fflush(stdout);
+    exit(1);
+}
+
+static uint64_t mix(uint64_t hash, uint64_t value)
+{
+    hash ^= value + UINT64_C(0x9e3779b97f4a7c15) + (hash << 6) + (hash >> 2);
+    hash *= UINT64_C(0xff51afd7ed558ccd);
+    return hash ^ (hash >> 33);
+}
+
+static uint64_t digest_entry(const struct raft_entry *entry)
+{
+    uint64_t hash = mix(1, entry->index);
+    hash = mix(hash, entry->term);
+    hash = mix(hash, entry->time_ns);
+    hash = mix(hash, (uint64_t)entry->kind);
+    if (entry->kind == RAFT_ENTRY_CONFIG) {
+        hash = mix(mix(hash, (uint64_t)entry->change.kind), entry->change.member_id);
+    }
+    for (size_t i = 0; i < entry->data.bytes; i++) {
+        hash = mix(hash, entry->data.data[i]);
+    }
+    return hash;
+}
+
+/* ---- Log matching --------------------------------------------------------------------------------------------- */
+
+static struct check_entry *find_entry(struct check *check, uint64_t index, uint64_t term)
+{
+    size_t slot = (size_t)mix(index, term) & (check->entry_capacity - 1);
+    while (check->entries[slot].index != 0 &&
+            (check->entries[slot].index != index || check->entries[slot].term != term)) {
+        slot = (slot + 1) & (check->entry_capacity - 1);
+    }
+    return &check->entries[slot];
+}
+
+static void grow_entries(struct check *check)
+{
+    struct check bigger = { .entry_capacity =
+                                    check->entry_capacity == 0 ? 4096 : check->entry_capacity * 2 };
+    bigger.entries = xcalloc(bigger.entry_capacity, sizeof *bigger.entries);
+    for (size_t i = 0; i < check->entry_capacity; i++) {
+        const struct check_entry *entry = &check->entries[i];
+        if (entry->index != 0) {
+            *find_entry(&bigger, entry->index, entry->term) = *entry;
+        }
+    }
+    free(check->entries);
+    check->entries = bigger.entries;
+    check->entry_capacity = bigger.entry_capacity;
+}
+
+static void check_append(struct sim *sim, const struct node *node, struct raft_entry_span entries)
+{
+    struct check *check = &sim->check;
+    for (size_t i = 0; i < entries.count; i++) {
+        const struct raft_entry *entry = &entries.items[i];
+        if (2 * (check->entry_count + 1) > check->entry_capacity) {
+            grow_entries(check);
+        }
+        uint64_t prev_term = raft_term_at(node->raft, entry->index - 1);
+        uint64_t content = digest_entry(entry);
+        struct check_entry *known = find_entry(check, entry->index, entry->term);
+        if (known->index == 0) {
+            *known = (struct check_entry){ entry->index, entry->term, prev_term, content };
+            check->entry_count++;
+        } else if (known->content != content || known->prev_term != prev_term) {
+            check_fail(sim,
+                    "node %" PRIu64 " appended another entry at index %" PRIu64 " term %" PRIu64
+                    " than there is already",
+                    node->id, entry->index, entry->term);
+        }
+        if (i > 0 && entry->time_ns < entries.items[i - 1].time_ns) {
+            check_fail(sim, "cluster time falls at index %" PRIu64, entry->index);
+        }
+    }
+}
+
+/* ---- Leaders -------------------------------------------------------------------------------------------------- */
+
+static void check_leader(struct sim *sim, const struct node *node, const struct raft_status *status)
+{
+    struct check *check = &sim->check;
+    if (status->term >= check->leader_capacity) {
+        size_t capacity = (size_t)status->term * 2 + 64;
+        check->leaders = xrealloc(check->leaders, capacity * sizeof *check->leaders);
+        memset(check->leaders + check->leader_capacity, 0,
+                (capacity - check->leader_capacity) * sizeof *check->leaders);
+        check->leader_capacity = capacity;
+    }
+    if (check->leaders[status->term] != 0 && check->leaders[status->term] != node->id) {
+        check_fail(sim, "two leaders in term %" PRIu64 ": %" PRIu64 " and %" PRIu64, status->term,
+                check->leaders[status->term], node->id);
+    }
+    check->leaders[status->term] = node->id;
+    sim->elections++;
+    for (uint64_t index = status->base_index + 1; index <= check->committed_last; index++) {
+        if (raft_term_at(node->raft, index) != check->committed[index]) {
+            check_fail(sim, "leader %" PRIu64 " of term %" PRIu64 " lacks committed %" PRIu64,
+                    node->id, status->term, index);
+        }
+    }
+}
+
+/* ---- Committed ------------------------------------------------------------------------------------------------ */
+
+static void reserve_committed(struct check *check, uint64_t index)
+{
+    if (index < check->committed_capacity) {
+        return;
+    }
+    check->committed_capacity = (size_t)index * 2 + 1024;
+    check->committed =
+            xrealloc(check->committed, check->committed_capacity * sizeof *check->committed);
+    check->states = xrealloc(check->states, check->committed_capacity * sizeof *check->states);
+    check->committed[0] = 0;
+    check->states[0] = 1;
+}
+
+/* A leader says that index is committed: is it where a power cut would leave it? */
+static void check_quorum_has(struct sim *sim, const struct node *leader, uint64_t index)
+{
+    struct raft_members members;
+    raft_get_members(leader->raft, &members);
+    uint64_t term = raft_term_at(leader->raft, index);
+    size_t have = 0;
+    for (size_t i = 0; i < members.voters.count; i++) {
+        const struct node *voter = sim_find_node(sim, members.voters.items[i]);
+        have += voter != NULL &&
+                (disk_term(&voter->disk, index) == term || voter->disk.base.index > index);
+    }
+    if (have < members.voters.count / 2 + 1) {
+        check_fail(sim, "leader %" PRIu64 " committed %" PRIu64 " which only %zu of %zu disks have",
+                leader->id, index, have, members.voters.count);
+    }
+}
+
+static void check_commit(struct sim *sim, struct node *node, const struct raft_status *status)
+{
+    struct check *check = &sim->check;
+    uint64_t index = MAX(node->commit_seen, status->base_index);
+    if (status->commit_index < node->commit_seen) {
+        check_fail(sim, "node %" PRIu64 ": commit fell from %" PRIu64 " to %" PRIu64, node->id,
+                node->commit_seen, status->commit_index);
+    }
+    if (status->commit_index > check->committed_last) {
+        if (status->role != RAFT_ROLE_LEADER && node->role_seen != RAFT_ROLE_LEADER) {
+            check_fail(sim, "node %" PRIu64 " commits %" PRIu64 " before any leader did", node->id,
+                    status->commit_index);
+        }
+        check_quorum_has(sim, node, status->commit_index);
+    }
+    reserve_committed(check, status->commit_index);
+    while (++index <= status->commit_index) {
+        uint64_t term = raft_term_at(node->raft, index);
+        if (index > check->committed_last) {
+            check->committed[index] = term;
+            check->committed_last = index;
+        } else if (check->committed[index] != term) {
+            check_fail(sim,
+                    "node %" PRIu64 " committed %" PRIu64 " with term %" PRIu64
+                    ", but it was term %" PRIu64,
+                    node->id, index, term, check->committed[index]);
+        }
+    }
+    node->commit_seen = status->commit_index;
+}
+
+void check_step(struct sim *sim, struct node *node, const struct raft_ready *ready)
+{
+    struct raft_status status;
+    raft_get_status(node->raft, &status);
+    check_append(sim, node, ready->write.append);
+    if (status.term < node->term_seen) {
+        check_fail(sim, "node %" PRIu64 ": term fell", node->id);
+    }
+    if (status.role == RAFT_ROLE_LEADER &&
+            (node->role_seen != RAFT_ROLE_LEADER || node->term_seen != status.term)) {
+        check_leader(sim, node, &status);
+    }
+    if (sim->verbose && ready->state_changed) {
+        (void)printf("%8" PRIu64 " ms node %" PRIu64 ": role %d term %" PRIu64 " leader %" PRIu64
+                     " last %" PRIu64 " commit %" PRIu64 " base %" PRIu64 "\n",
+                sim->now_ns / SIM_MS, node->id, (int)status.role, status.term, status.leader_id,
+                status.last_index, status.commit_index, status.base_index);
+    }
+    check_commit(sim, node, &status); /* one that commits its own removal leads no more */
+    node->role_seen = status.role;
+    node->term_seen = status.term;
+}
+
+uint64_t check_apply(struct sim *sim, const struct node *node, const struct raft_entry *entry,
+        uint64_t state_before)
+{
+    struct check *check = &sim->check;
+    if (entry->index > check->committed_last || check->committed[entry->index] != entry->term) {
+        check_fail(sim, "node %" PRIu64 " applied %" PRIu64 ", which is not committed", node->id,
+                entry->index);
+    }
+    uint64_t state = mix(state_before, digest_entry(entry));
+    if (entry->index == check->states_last + 1) {
+        check->states_last = entry->index;
+        check->states[entry->index] = state;
+    } else if (entry->index > check->states_last || check->states[entry->index] != state) {
+        check_fail(sim, "node %" PRIu64 " has another state at %" PRIu64, node->id, entry->index);
+    }
+    return state;
+}

@@ -1,0 +1,45 @@
+/* check.h: what must hold in every history, held against all members at once.
+ *
+ *   one leader      at most one member leads in a term, and it has everything that was committed before
+ *   log matching    an (index, term) is one entry with one predecessor, wherever it appears
+ *   committed       is for ever, the same everywhere, and on the disks of a quorum when the leader says so
+ *   applied         the same sequence everywhere, no gap, nothing twice
+ *   reads           an index granted covers all that was committed when the read was asked for
+ *   time            never falls along the log
+ *
+ * A breach prints the seed, the virtual time and both sides, and ends the process with status 1. */
+#pragma once
+
+#include "daemons/raftd/raft/raft.h"
+
+struct sim;
+struct node;
+
+struct check_entry { /* the one meaning of an (index, term) */
+    uint64_t index;
+    uint64_t term;
+    uint64_t prev_term;
+    uint64_t content;
+};
+
+struct check {
+    struct check_entry *entries; /* open addressing; index 0 is empty */
+    size_t entry_count;
+    size_t entry_capacity;
+    uint64_t *leaders; /* by term */
+    size_t leader_capacity;
+    uint64_t *committed; /* term by index */
+    uint64_t *states;    /* the state machine's digest by index */
+    size_t committed_capacity;
+    uint64_t committed_last;
+    uint64_t states_last;
+};
+
+void check_fini(struct check *check);
+NORETURN void check_fail(const struct sim *sim, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* After each step of a node. */
+void check_step(struct sim *sim, struct node *node, const struct raft_ready *ready);
+/* An entry was applied on top of the digest before it; yields the new one. */
+uint64_t check_apply(struct sim *sim, const struct node *node, const struct raft_entry *entry,
+        uint64_t state_before);

@@ -1,0 +1,470 @@
+/* sim.c: the queue of events, the troubles, and the phases of a history: some seconds of trouble, then everything is
+ * mended and the cluster must get on within ten election timeouts; three times over. */
+#include "tests/sim/sim.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    PHASES = 3,
+    TROUBLE_MS_MAX = 20000,
+    HEALED_ELECTION_TIMEOUTS = 10,
+    FIRST_VOTERS_MAX = 7,
+};
+
+/* ---- The queue of events -------------------------------------------------------------------------------------- */
+
+static bool is_before(const struct event *a, const struct event *b)
+{
+    return a->at_ns != b->at_ns ? a->at_ns < b->at_ns : a->order < b->order;
+}
+
+static void swap(struct event *a, struct event *b)
+{
+    struct event held = *a;
+    *a = *b;
+    *b = held;
+}
+
+void sim_schedule(struct sim *sim, uint64_t delay_ns, struct event event)
+{
+    if (sim->event_count == sim->event_capacity) {
+        sim->event_capacity = sim->event_capacity == 0 ? 256 : sim->event_capacity * 2;
+        sim->heap = xrealloc(sim->heap, sim->event_capacity * sizeof *sim->heap);
+    }
+    event.at_ns = sim->now_ns + delay_ns;
+    event.order = ++sim->order;
+    size_t i = sim->event_count++;
+    sim->heap[i] = event;
+    while (i > 0 && is_before(&sim->heap[i], &sim->heap[(i - 1) / 2])) {
+        swap(&sim->heap[i], &sim->heap[(i - 1) / 2]);
+        i = (i - 1) / 2;
+    }
+}
+
+static bool next_event(struct sim *sim, uint64_t until_ns, struct event *ret_event)
+{
+    if (sim->event_count == 0 || sim->heap[0].at_ns > until_ns) {
+        return false;
+    }
+    *ret_event = sim->heap[0];
+    sim->heap[0] = sim->heap[--sim->event_count];
+    for (size_t i = 0;;) {
+        size_t least = i;
+        for (size_t child = 2 * i + 1; child <= 2 * i + 2; child++) {
+            if (child < sim->event_count && is_before(&sim->heap[child], &sim->heap[least])) {
+                least = child;
+            }
+        }
+        if (least == i) {
+            return true;
+        }
+        swap(&sim->heap[i], &sim->heap[least]);
+        i = least;
+    }
+}
+
+/* ---- Nodes ---------------------------------------------------------------------------------------------------- */
+
+struct node *sim_find_node(struct sim *sim, uint64_t id)
+{
+    for (size_t i = 0; i < SIM_NODES_MAX; i++) {
+        if (sim->nodes[i].id == id) {
+            return &sim->nodes[i];
+        }
+    }
+    return NULL;
+}
+
+static struct node *random_node(struct sim *sim, bool up)
+{
+    struct node *found = NULL;
+    uint64_t seen = 0;
+    for (size_t i = 0; i < SIM_NODES_MAX; i++) {
+        struct node *node = &sim->nodes[i];
+        if (node->id != 0 && !node->gone && node->up == up && rng_below(&sim->rng, ++seen) == 0) {
+            found = node;
+        }
+    }
+    return found;
+}
+
+static struct node *find_leader(struct sim *sim)
+{
+    struct node *leader = NULL;
+    for (size_t i = 0; i < SIM_NODES_MAX; i++) {
+        struct node *node = &sim->nodes[i];
+        if (node->up && node->role_seen == RAFT_ROLE_LEADER &&
+                (leader == NULL || node->term_seen > leader->term_seen)) {
+            leader = node;
+        }
+    }
+    return leader;
+}
+
+static size_t count_nodes(const struct sim *sim)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < SIM_NODES_MAX; i++) {
+        count += sim->nodes[i].id != 0 && !sim->nodes[i].gone;
+    }
+    return count;
+}
+
+/* ---- Troubles ------------------------------------------------------------------------------------------------- */
+
+static void say(const struct sim *sim, const char *what, const struct node *node)
+{
+    if (sim->verbose) {
+        (void)printf("%8" PRIu64 " ms %s %" PRIu64 "\n", sim->now_ns / SIM_MS, what,
+                node == NULL ? 0 : node->id);
+    }
+}
+
+static void change_membership(struct sim *sim)
+{
+    struct node *leader = find_leader(sim);
+    if (leader == NULL) {
+        return;
+    }
+    struct raft_members members;
+    raft_get_members(leader->raft, &members);
+    size_t count = members.voters.count + members.learners.count;
+    if (rng_chance(&sim->rng, 500) && count < FIRST_VOTERS_MAX) {
+        for (size_t i = 0; i < SIM_NODES_MAX; i++) {
+            struct node *node = &sim->nodes[i];
+            if (node->id == 0) {
+                uint64_t id = ++sim->next_id;
+                say(sim, "add member", node);
+                node_init(sim, node, id, (struct raft_members){ 0 });
+                node_start(sim, node);
+                node_propose_change(
+                        sim, leader, (struct raft_change){ RAFT_CHANGE_ADD_LEARNER, id });
+                return;
+            }
+        }
+    } else if (count > 2) {
+        size_t position = (size_t)rng_below(&sim->rng, members.voters.count);
+        uint64_t id = members.voters.items[position];
+        if (members.learners.count > 0 && rng_chance(&sim->rng, 300)) {
+            id = members.learners.items[0];
+        }
+        say(sim, "remove member", sim_find_node(sim, id));
+        node_propose_change(sim, leader, (struct raft_change){ RAFT_CHANGE_REMOVE, id });
+    }
+}
+
+static void partition(struct sim *sim)
+{
+    unsigned kind = (unsigned)rng_below(&sim->rng, 4);
+    uint64_t side = rng_next(&sim->rng);
+    size_t one = (size_t)rng_below(&sim->rng, SIM_NODES_MAX);
+    say(sim, "partition", NULL);
+    for (size_t from = 0; from < SIM_NODES_MAX; from++) {
+        for (size_t to = 0; to < SIM_NODES_MAX; to++) {
+            bool crosses = ((side >> from) & 1) != ((side >> to) & 1);
+            switch (kind) {
+            case 0: /* two halves */
+                sim->cut[from][to] = crosses;
+                break;
+            case 1: /* one way */
+                sim->cut[from][to] = crosses && ((side >> from) & 1) != 0;
+                break;
+            case 2: /* one node hears nobody */
+                sim->cut[from][to] = to == one;
+                break;
+            default: /* single links, each way for itself */
+                sim->cut[from][to] = rng_chance(&sim->rng, 250);
+                break;
+            }
+        }
+    }
+}
+
+static void mend_links(struct sim *sim)
+{
+    memset(sim->cut, 0, sizeof sim->cut);
+}
+
+static void crash_all(struct sim *sim, bool with_power)
+{
+    say(sim, "crash all", NULL);
+    for (size_t i = 0; i < SIM_NODES_MAX; i++) {
+        if (sim->nodes[i].up) {
+            node_crash(sim, &sim->nodes[i], with_power);
+        }
+    }
+}
+
+static void draw_weather(struct sim *sim)
+{
+    sim->loss_permille = rng_chance(&sim->rng, 500) ? (unsigned)rng_below(&sim->rng, 200) : 0;
+    sim->duplicate_permille = (unsigned)rng_below(&sim->rng, 50);
+    sim->delay_ns_max = rng_between(&sim->rng, 1, 40) * SIM_MS;
+    sim->sync_ns_max = rng_between(&sim->rng, 1, rng_chance(&sim->rng, 100) ? 1500 : 30) * SIM_MS;
+}
+
+static void trouble_node(struct sim *sim, struct node *node, unsigned kind)
+{
+    if (node == NULL) {
+        return;
+    }
+    switch (kind) {
+    case 0:
+        say(sim, "crash process", node);
+        node_crash(sim, node, false);
+        break;
+    case 1:
+        say(sim, "cut power", node);
+        node_crash(sim, node, true);
+        break;
+    case 2:
+        say(sim, "pause", node);
+        node->paused_until_ns = sim->now_ns + rng_between(&sim->rng, 10, 3000) * SIM_MS;
+        break;
+    case 3:
+        node_stored_restart(sim, node, rng_chance(&sim->rng, 300));
+        break;
+    case 4:
+        say(sim, "disk full", node);
+        node_set_writable(sim, node, false);
+        break;
+    default:
+        node_set_writable(sim, node, true);
+        break;
+    }
+}
+
+static void nemesis(struct sim *sim)
+{
+    uint64_t draw = rng_below(&sim->rng, 100);
+    if (draw < 14) {
+        trouble_node(sim, random_node(sim, true), (unsigned)rng_below(&sim->rng, 2));
+    } else if (draw < 18) {
+        trouble_node(sim, find_leader(sim), (unsigned)rng_below(&sim->rng, 3));
+    } else if (draw < 46) {
+        struct node *node = random_node(sim, false);
+        if (node != NULL) {
+            say(sim, "start", node);
+            node_start(sim, node);
+        }
+    } else if (draw < 54) {
+        partition(sim);
+    } else if (draw < 66) {
+        mend_links(sim);
+    } else if (draw < 74) {
+        draw_weather(sim);
+    } else if (draw < 86) {
+        static const unsigned kinds[] = { 2, 3, 3, 4, 5, 5 };
+        trouble_node(sim, random_node(sim, true), kinds[rng_below(&sim->rng, ARRAY_COUNT(kinds))]);
+    } else if (draw < 89) {
+        struct node *leader = find_leader(sim);
+        struct node *target = random_node(sim, true);
+        if (leader != NULL && target != NULL) {
+            say(sim, "transfer to", target);
+            node_transfer(sim, leader, rng_chance(&sim->rng, 500) ? target->id : 0);
+        }
+    } else if (draw < 90) {
+        crash_all(sim, rng_chance(&sim->rng, 500));
+    } else if (sim->with_membership) {
+        change_membership(sim);
+    }
+}
+
+static void client(struct sim *sim)
+{
+    struct node *node = rng_chance(&sim->rng, 700) ? find_leader(sim) : random_node(sim, true);
+    if (node == NULL || sim->now_ns < node->paused_until_ns) {
+        return;
+    }
+    if (rng_chance(&sim->rng, 300)) {
+        node_read(sim, node);
+    } else {
+        node_propose(sim, node, (size_t)rng_between(&sim->rng, 1, 5));
+    }
+}
+
+/* ---- A history ------------------------------------------------------------------------------------------------ */
+
+static void dispatch(struct sim *sim, struct event *event)
+{
+    if (event->kind == EVENT_CLIENT) {
+        client(sim);
+        sim_schedule(sim, rng_between(&sim->rng, 1, 60) * SIM_MS, *event);
+        return;
+    }
+    if (event->kind == EVENT_NEMESIS) {
+        if (!sim->calm) {
+            nemesis(sim);
+        }
+        sim_schedule(sim, rng_between(&sim->rng, 10, 800) * SIM_MS, *event);
+        return;
+    }
+    struct node *node = sim_find_node(sim, event->node_id);
+    bool is_void = node == NULL || !node->up || (event->life != 0 && event->life != node->life);
+    if (is_void) {
+        if (event->message != NULL && event->message->message.kind == RAFT_MESSAGE_SNAPSHOT) {
+            node_lose_snapshot(sim, event->message->message.from, event->node_id);
+        }
+        sim_message_free(event->message);
+        return;
+    }
+    if (sim->now_ns < node->paused_until_ns) {
+        /* A stopped process finds it all at once when it goes on. */
+        sim_schedule(sim, node->paused_until_ns - sim->now_ns, *event);
+        return;
+    }
+    node_event(sim, node, event);
+    sim_message_free(event->message);
+}
+
+static void run_until(struct sim *sim, uint64_t until_ns)
+{
+    struct event event;
+    while (next_event(sim, until_ns, &event)) {
+        sim->now_ns = event.at_ns;
+        dispatch(sim, &event);
+    }
+    sim->now_ns = until_ns;
+}
+
+static void heal(struct sim *sim)
+{
+    say(sim, "heal", NULL);
+    sim->calm = true;
+    mend_links(sim);
+    sim->loss_permille = 0;
+    sim->duplicate_permille = 0;
+    sim->delay_ns_max = 5 * SIM_MS;
+    sim->sync_ns_max = 5 * SIM_MS;
+    for (size_t i = 0; i < SIM_NODES_MAX; i++) {
+        struct node *node = &sim->nodes[i];
+        if (node->id == 0 || node->gone) {
+            continue;
+        }
+        node->paused_until_ns = 0;
+        if (!node->up) {
+            node_start(sim, node);
+        }
+        if (node->up) {
+            node_set_writable(sim, node, true);
+        }
+    }
+}
+
+/* Every member of the leader's configuration has applied `index`. */
+static bool is_applied_by_all(struct sim *sim, uint64_t index)
+{
+    struct node *leader = find_leader(sim);
+    if (leader == NULL) {
+        return false;
+    }
+    struct raft_members members;
+    raft_get_members(leader->raft, &members);
+    for (size_t i = 0; i < members.voters.count + members.learners.count; i++) {
+        uint64_t id = i < members.voters.count ? members.voters.items[i]
+                                               : members.learners.items[i - members.voters.count];
+        const struct node *node = sim_find_node(sim, id);
+        if (node == NULL || !node->up || node->state.index < index) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void expect_progress(struct sim *sim)
+{
+    uint64_t election_ns = (uint64_t)SIM_ELECTION_TICKS * SIM_TICK_NS;
+    uint64_t deadline_ns = sim->now_ns + HEALED_ELECTION_TIMEOUTS * election_ns;
+    uint64_t target = sim->check.committed_last + 20; /* clients go on all the while */
+    while (!is_applied_by_all(sim, target)) {
+        if (sim->now_ns > deadline_ns) {
+            check_fail(sim, "no progress within %d election timeouts after the end of trouble",
+                    HEALED_ELECTION_TIMEOUTS);
+        }
+        run_until(sim, sim->now_ns + 50 * SIM_MS);
+    }
+}
+
+static void expect_no_read_forgotten(struct sim *sim)
+{
+    for (size_t i = 0; i < SIM_NODES_MAX; i++) {
+        const struct node *node = &sim->nodes[i];
+        for (size_t j = 0; node->up && j < node->read_count; j++) {
+            if (node->reads[j].committed + 200 < sim->check.committed_last) {
+                check_fail(sim, "node %" PRIu64 " forgot a read", node->id);
+            }
+        }
+    }
+}
+
+static void draw_core(struct sim *sim)
+{
+    struct rng *rng = &sim->rng;
+    sim->core = raft_options_default;
+    sim->core.tick_ns = SIM_TICK_NS;
+    sim->core.election_ticks = SIM_ELECTION_TICKS;
+    sim->core.pre_vote = rng_chance(rng, 800);
+    sim->core.check_quorum = rng_chance(rng, 800);
+    sim->core.lease_read = sim->core.check_quorum && rng_chance(rng, 400);
+    sim->core.inflight_max = (uint32_t)rng_between(rng, 1, 16);
+    sim->core.append_bytes_max = (size_t)rng_between(rng, 100, 3000);
+    sim->core.apply_bytes_max = (size_t)rng_between(rng, 100, 5000);
+    sim->core.apply_window_bytes_max = (size_t)rng_between(rng, 100, 10000);
+    sim->core.cache_bytes_max = (size_t)rng_between(rng, 0, 20000);
+    sim->core.promote_within = 10;
+    sim->with_membership = rng_chance(rng, 500);
+    sim->with_compaction = rng_chance(rng, 700);
+}
+
+static void begin(struct sim *sim, const struct sim_options *options)
+{
+    static const unsigned sizes[] = { 1, 2, 3, 3, 3, 4, 5, 5, 7 };
+    unsigned count = options->members != 0 ? options->members
+                                           : sizes[rng_below(&sim->rng, ARRAY_COUNT(sizes))];
+    uint64_t ids[FIRST_VOTERS_MAX];
+    INVARIANT_LE(count, FIRST_VOTERS_MAX);
+    for (unsigned i = 0; i < count; i++) {
+        ids[i] = ++sim->next_id;
+    }
+    struct raft_members members = { .voters = { ids, count } };
+    for (unsigned i = 0; i < count; i++) {
+        node_init(sim, &sim->nodes[i], ids[i], members);
+        node_start(sim, &sim->nodes[i]);
+    }
+    sim_schedule(sim, 0, (struct event){ .kind = EVENT_CLIENT });
+    sim_schedule(sim, 0, (struct event){ .kind = EVENT_NEMESIS });
+}
+
+void sim_run(uint64_t seed, const struct sim_options *options, struct sim *sim)
+{
+    *sim = (struct sim){ .seed = seed, .rng = { seed }, .verbose = options->verbose };
+    draw_core(sim);
+    draw_weather(sim);
+    begin(sim, options);
+    for (int phase = 0; phase < PHASES; phase++) {
+        sim->calm = false;
+        draw_weather(sim);
+        run_until(sim, sim->now_ns + rng_between(&sim->rng, 1000, TROUBLE_MS_MAX) * SIM_MS);
+        heal(sim);
+        expect_progress(sim);
+        run_until(sim, sim->now_ns + 2000 * SIM_MS);
+        expect_no_read_forgotten(sim);
+        INVARIANT_LT(0, count_nodes(sim));
+    }
+}
+
+void sim_fini(struct sim *sim)
+{
+    struct event event;
+    while (next_event(sim, UINT64_MAX, &event)) {
+        sim_message_free(event.message);
+    }
+    free(sim->heap);
+    for (size_t i = 0; i < SIM_NODES_MAX; i++) {
+        if (sim->nodes[i].id != 0) {
+            node_fini(&sim->nodes[i]);
+        }
+    }
+    check_fini(&sim->check);
+}

@@ -1,0 +1,178 @@
+/* sim.h: a cluster of cores in one process, in virtual time.
+ *
+ *   sim.c      the queue of events, the world's troubles, the phases of a history
+ *   network.c  messages under way
+ *   node.c     a member: does the duties of its core as the real shell does
+ *   disk.c     a member's log on disk
+ *   check.c    what must hold
+ *
+ * Everything that happens is an event with a time; the next one is taken from a heap. Chance comes from one generator,
+ * so a seed is a history. */
+#pragma once
+
+#include "tests/sim/check.h"
+#include "tests/sim/disk.h"
+#include "tests/sim/rng.h"
+
+enum {
+    SIM_NODES_MAX = 16,
+    SIM_MS = 1000000,
+    SIM_TICK_NS = 100 * SIM_MS,
+    SIM_ELECTION_TICKS = 10,
+};
+
+enum event_kind {
+    EVENT_TICK,
+    EVENT_DELIVER,
+    EVENT_SYNC,
+    EVENT_APPLY,
+    EVENT_READ_BACK, /* entries asked from the log on disk */
+    EVENT_STORED_BACK,
+    EVENT_SNAPSHOT_FAILED,
+    EVENT_CLIENT,
+    EVENT_NEMESIS,
+};
+
+struct sim_message {
+    struct raft_message message; /* entries and members are in the copies */
+    struct sim_entries entries;
+    struct sim_members members;
+    uint64_t snapshot_state; /* what the snapshot holds */
+};
+
+struct event {
+    uint64_t at_ns;
+    uint64_t order; /* ties go by it */
+    enum event_kind kind;
+    uint64_t node_id;
+    uint64_t life; /* of the node: events of an earlier one are void; 0: any */
+    struct sim_message *message;
+    struct raft_need need; /* READ_BACK; peer_id too for SNAPSHOT_FAILED */
+};
+
+struct sim_position {
+    uint64_t index;
+    uint64_t term;
+    uint64_t state;
+};
+
+enum {
+    SIM_SNAPSHOTS_MAX = 3
+};
+
+struct pending_vow {
+    uint64_t after_seq;
+    struct sim_message *message;
+};
+
+struct pending_read {
+    uint64_t context;
+    uint64_t committed; /* when it was asked */
+};
+
+struct node {
+    uint64_t id; /* 0: slot unused */
+    bool up;
+    bool gone; /* removed and stopped, for good */
+    uint64_t life;
+    uint64_t paused_until_ns;
+    struct raft *raft;
+    struct disk disk;
+    uint64_t boot_skew_ns;
+    uint64_t wall_skew_ns;
+    bool sync_scheduled;
+    struct pending_vow *vows;
+    size_t vow_count;
+    size_t vow_capacity;
+
+    /* The state machine. */
+    struct sim_position state; /* survives a crash of the process, not of the power */
+    struct sim_position snapshots[SIM_SNAPSHOTS_MAX]; /* newest first */
+    size_t snapshot_count;
+    bool stored_up;
+    struct sim_entries apply_queue;
+    bool apply_scheduled;
+
+    struct pending_read *reads;
+    size_t read_count;
+    size_t read_capacity;
+
+    /* For the checks. */
+    enum raft_role role_seen;
+    uint64_t term_seen;
+    uint64_t commit_seen;
+};
+
+struct sim_options {
+    unsigned members; /* 0: drawn */
+    bool verbose;
+    uint64_t steps_max;
+};
+
+struct sim {
+    uint64_t seed;
+    struct rng rng;
+    uint64_t now_ns;
+    uint64_t order;
+    struct event *heap;
+    size_t event_count;
+    size_t event_capacity;
+    struct node nodes[SIM_NODES_MAX];
+    uint64_t next_id;
+    uint64_t next_context;
+    struct raft_options core; /* the same for all but id and seed */
+    struct check check;
+    bool verbose;
+    uint64_t steps;
+
+    /* The weather. */
+    bool calm;
+    unsigned loss_permille;
+    unsigned duplicate_permille;
+    uint64_t delay_ns_max;
+    uint64_t sync_ns_max;
+    bool cut[SIM_NODES_MAX][SIM_NODES_MAX]; /* from slot, to slot */
+    bool with_membership;
+    bool with_compaction;
+
+    /* Totals, for the report. */
+    uint64_t crashes;
+    uint64_t elections;
+    uint64_t snapshots_installed;
+    uint64_t reads_granted;
+    uint64_t reads_refused;
+    uint64_t proposals;
+    uint64_t changes;
+};
+
+/* Runs the history of a seed; does not return if a check fails. */
+void sim_run(uint64_t seed, const struct sim_options *options, struct sim *sim);
+void sim_fini(struct sim *sim);
+
+void sim_schedule(struct sim *sim, uint64_t delay_ns, struct event event);
+struct node *sim_find_node(struct sim *sim, uint64_t id);
+static inline size_t sim_slot(const struct sim *sim, const struct node *node)
+{
+    return (size_t)(node - sim->nodes);
+}
+
+/* network.c */
+void network_send(struct sim *sim, struct node *from, const struct raft_message *message);
+void network_post(struct sim *sim, struct node *from, struct sim_message *take_message);
+struct sim_message *sim_message_copy(const struct node *from, const struct raft_message *message);
+void sim_message_free(struct sim_message *message);
+
+/* node.c */
+void node_init(struct sim *sim, struct node *node, uint64_t id, struct raft_members members);
+void node_fini(struct node *node);
+void node_start(struct sim *sim, struct node *node);
+/* with_power: the state machine's state and unsynced writes are lost too (some of them). */
+void node_crash(struct sim *sim, struct node *node, bool with_power);
+void node_lose_snapshot(struct sim *sim, uint64_t from_id, uint64_t to_id);
+void node_event(struct sim *sim, struct node *node, struct event *event);
+void node_propose(struct sim *sim, struct node *node, size_t count);
+void node_propose_change(struct sim *sim, struct node *node, struct raft_change change);
+void node_read(struct sim *sim, struct node *node);
+void node_transfer(struct sim *sim, struct node *node, uint64_t to);
+void node_set_writable(struct sim *sim, struct node *node, bool writable);
+void node_stored_restart(struct sim *sim, struct node *node, bool state_lost);
