@@ -1,5 +1,6 @@
 #include "daemons/stored/mark.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -23,10 +24,14 @@
 #define STATX_MNT_ID_UNIQUE 0x4000U /* Linux 6.8: never given out twice in a boot */
 #endif
 
+#define WORD_PREFIX "quorate-%u-"
+
+/* The word's file: in a shared folder the state's folder stands behind it, so that a word nobody needs any more can be told. */
 struct word {
     uint64_t nonce;
     uint64_t generation;
     uint64_t txn_id;
+    char state_dir[1024];
 };
 
 /* What MARK says. */
@@ -56,6 +61,35 @@ static bool is_tmpfs(const char *path)
     return statfs(path, &stat) == 0 && (uint64_t)stat.f_type == TMPFS_MAGIC;
 }
 
+/* Removes words of ours whose state is gone: of folders that were deleted after a kill. */
+static void sweep_words(const char *dir)
+{
+    char prefix[64];
+    DIR *stream = opendir(dir);
+    struct dirent *entry;
+
+    (void)snprintf(prefix, sizeof prefix, WORD_PREFIX, (unsigned)geteuid());
+    while (stream != NULL && (entry = readdir(stream)) != NULL) {
+        struct word word = { .nonce = 0 };
+        if (strncmp(entry->d_name, prefix, strlen(prefix)) != 0) {
+            continue;
+        }
+        int fd = openat(dirfd(stream), entry->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        bool whole = fd >= 0 && read(fd, &word, sizeof word) == (ssize_t)sizeof word;
+        if (fd >= 0) {
+            (void)close(fd);
+        }
+        word.state_dir[sizeof word.state_dir - 1] = '\0';
+        if (whole && word.state_dir[0] == '/' && access(word.state_dir, F_OK) < 0 &&
+                errno == ENOENT) {
+            (void)unlinkat(dirfd(stream), entry->d_name, 0);
+        }
+    }
+    if (stream != NULL) {
+        (void)closedir(stream);
+    }
+}
+
 /* In a directory that is shared with strangers the state's own identity and the user make the name. */
 static void choose_word_path(struct mark *mark, const struct mark_config *config)
 {
@@ -66,7 +100,8 @@ static void choose_word_path(struct mark *mark, const struct mark_config *config
         (void)snprintf(mark->word_path, sizeof mark->word_path, "%s/state.word", config->run_dir);
     } else if (config->shared_dir != NULL && is_tmpfs(config->shared_dir) &&
                stat(config->state_dir, &stat_) == 0) {
-        (void)snprintf(mark->word_path, sizeof mark->word_path, "%s/quorate-%u-%llx-%llx.word",
+        sweep_words(config->shared_dir);
+        (void)snprintf(mark->word_path, sizeof mark->word_path, "%s/" WORD_PREFIX "%llx-%llx.word",
                 config->shared_dir, (unsigned)geteuid(), (unsigned long long)stat_.st_dev,
                 (unsigned long long)stat_.st_ino);
     }
@@ -245,7 +280,8 @@ int mark_set_dirty(struct mark *mark, uint64_t generation, const char *data_path
     randombytes_buf(&text.nonce, sizeof text.nonce);
     memcpy(text.boot_id, mark->boot_id, sizeof text.boot_id);
     if (map_word(mark, true)) {
-        *mark->word = (struct word){ text.nonce, generation, txn_id };
+        *mark->word = (struct word){ text.nonce, generation, txn_id, "" };
+        (void)snprintf(mark->word->state_dir, sizeof mark->word->state_dir, "%s", mark->state_dir);
     }
     TRY(write_text(mark, &text, err));
     mark->nonce = text.nonce;

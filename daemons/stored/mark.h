@@ -5,8 +5,8 @@
  *   <state dir>/MARK   text, replaced durably: clean or not, generation, boot id, device, inode and mount id of data.mdb,
  *                      and a nonce. Written "not clean" before the first write transaction, "clean" only
  *                      after the environment was synced.
- *   word               24 bytes on tmpfs: the nonce, the generation, LMDB's id of the last committed transaction. Stored
- *                      after each commit; gone after an I/O error, a reboot, or when MARK says clean.
+ *   word               on tmpfs: the nonce, the generation, LMDB's id of the last committed transaction, and whose it is.
+ *                      Stored after each commit; gone after an I/O error, a reboot, or when MARK says clean.
  *
  * Trusted is what MARK calls clean, or where all of MARK matches and the environment's transaction id is the word's. A file
  * system that was shut down and mounted again under one boot id shows an older transaction, or another mount.
