@@ -294,17 +294,13 @@ int wal_read_entries(struct wal *wal, uint64_t from, uint64_t to_max, size_t byt
 
 /* ---- Purging -------------------------------------------------------------------------------------------------- */
 
-/* Whether the first segment's entries all lie below index: those at or above the first index of any later segment
- * were void when that one began. */
+/* Whether the first segment's entries all lie below index: what it had from the next one's first index on was void
+ * when that one began. */
 static bool take_purgeable(struct wal *wal, uint64_t index, struct names_segment *ret_name)
 {
     (void)pthread_mutex_lock(&wal->mutex);
-    uint64_t end_index = UINT64_MAX;
-    index = MIN(index, wal->purge_index_max);
-    for (size_t i = 1; i < wal->segment_count; i++) {
-        end_index = MIN(end_index, wal->segments[i].name.first_index);
-    }
-    bool is_purgeable = wal->segment_count > 1 && end_index <= index;
+    bool is_purgeable = wal->segment_count > 1 &&
+                        wal->segments[1].name.first_index <= MIN(index, wal->purge_index_max);
     *ret_name = wal->segments[0].name;
     (void)pthread_mutex_unlock(&wal->mutex);
     return is_purgeable;

@@ -374,6 +374,32 @@ static void reading_back_keeps_its_bounds(void **state)
     (void)script_free(script);
 }
 
+static int expect_term(void *user, const struct wal_entry *entry)
+{
+    assert_int_equal(entry->term, *(const uint64_t *)user);
+    return 0;
+}
+
+static void a_cut_within_a_batch_voids_what_lies_before_it_there(void **state)
+{
+    struct wal_config config = config_of(*state);
+    struct wal *wal = create(&config);
+    struct wal_entry old[] = { { .index = 1, .term = 1 }, { .index = 2, .term = 1 },
+        { .index = 3, .term = 1 } };
+    struct wal_entry new[] = { { .index = 2, .term = 2 }, { .index = 3, .term = 2 } };
+    struct wal_write writes[] = {
+        { .entries = old, .entry_count = ARRAY_COUNT(old) },
+        { .has_cut = true, .cut_index = 1, .entries = new, .entry_count = ARRAY_COUNT(new) },
+    };
+    assert_int_equal(wal_append(wal, writes, ARRAY_COUNT(writes), NULL), 0);
+    uint64_t term = 2;
+    assert_int_equal(wal_read_entries(wal, 2, 3, SIZE_MAX, expect_term, &term, NULL), 2);
+    assert_int_equal(wal_read_entries(wal, 3, 3, SIZE_MAX, expect_term, &term, NULL), 1);
+    term = 1;
+    assert_int_equal(wal_read_entries(wal, 1, 1, SIZE_MAX, expect_term, &term, NULL), 1);
+    (void)wal_close(wal);
+}
+
 /* ---- Locks and modes ------------------------------------------------------------------------------------------ */
 
 static void a_second_process_is_refused_and_told_who_holds_the_lock(void **state)
@@ -481,6 +507,7 @@ int main(void)
         TEST(a_gap_in_the_sequence_is_refused),
         TEST(names_that_are_not_ours_are_left_alone),
         TEST(reading_back_keeps_its_bounds),
+        TEST(a_cut_within_a_batch_voids_what_lies_before_it_there),
         TEST(a_second_process_is_refused_and_told_who_holds_the_lock),
         TEST(a_start_that_finds_no_log_leaves_nothing_behind),
         TEST(reading_and_appending_exclude_each_other),

@@ -289,6 +289,28 @@ static void after_a_clean_close_a_flipped_bit_in_the_last_batch_is_damage_too(vo
     free_torn_log(&log);
 }
 
+static void after_a_restart_a_flipped_bit_in_what_was_rewritten_is_damage(void **state)
+{
+    const struct fixture *fixture = *state;
+    struct wal_config config = { .dir = fixture->dir, .segment_bytes = SEGMENT_BYTES };
+    struct damaged damaged;
+    struct torn_log log;
+    struct err err;
+    struct model *model = model_new();
+    struct wal *wal = wal_close(write_torn_log(fixture, 3, &log));
+    assert_int_equal(fixture_recover(&config, true, model, &wal, &err), 0);
+    prepare(&damaged, fixture);
+    for (uint64_t offset = log.start; offset < log.end; offset++) {
+        fixture_copy_dir(fixture->dir, damaged.copy); /* as a kill would leave it */
+        name_file(&damaged, &log.segment);
+        flip_bit(&damaged, offset, 3);
+        assert_int_equal(recover(&damaged, model, &err), -EBADMSG);
+    }
+    free(model);
+    free_torn_log(&log);
+    (void)wal_close(wal);
+}
+
 /* As much as can be read of the damaged copy agrees with what was written; or it is refused. */
 static void check_never_wrong(
         const struct damaged *damaged, struct model **models, unsigned count, unsigned *refused)
@@ -401,6 +423,88 @@ static void a_torn_tail_in_a_segment_that_has_a_successor_is_damage(void **state
     }
     free(model);
     (void)script_free(script);
+    (void)wal_close(wal);
+}
+
+/* A vote that says nothing new is lost at a segment's end: no index, no state betrays it, only the chain. */
+static void a_segment_that_lacks_its_last_batch_is_damage_however_little_that_said(void **state)
+{
+    const struct fixture *fixture = *state;
+    struct wal_config config = { .dir = fixture->dir, .segment_bytes = SEGMENT_BYTES };
+    struct damaged damaged;
+    struct model *model = model_new();
+    struct err err = { .code = 0 };
+    struct wal *wal = NULL;
+    struct script *script = script_new(SEED);
+    script->is_plain = true;
+    uint64_t start = 0;
+    uint64_t end = 0;
+    assert_int_equal(wal_create(&config, &fixture_base, &fixture_hard, &wal, NULL), 0);
+    while (wal_segment_count(wal) == 1) {
+        struct wal_write write = script_next(script);
+        struct wal_hard_state hard = wal->hard;
+        struct wal_write vote = { .hard = &hard };
+        start = wal->end;
+        assert_int_equal(wal_append(wal, &vote, 1, NULL), 0);
+        end = wal->end;
+        assert_int_equal(wal_append(wal, &write, 1, NULL), 0);
+    }
+    assert_true(start < end); /* it was not the vote that had no room */
+    prepare(&damaged, fixture);
+    fixture_copy_dir(fixture->dir, damaged.copy);
+    name_file(&damaged, &wal->segments[0].name);
+    tear(&damaged, TEAR_ZEROS, start, end);
+    assert_int_equal(recover(&damaged, model, &err), -EBADMSG);
+    assert_non_null(strstr(err.text, "0000000000000000-0000000000000001.wal"));
+
+    /* The same in a segment that is only read when somebody asks for what it holds. */
+    struct wal_base base = fixture_base;
+    base.index = script->model->last_index;
+    struct wal_write write = { .base = &base };
+    while (wal_segment_count(wal) < 4) {
+        assert_int_equal(wal_append(wal, &write, 1, NULL), 0);
+    }
+    assert_int_equal(wal_sync(wal, NULL), 0);
+    fixture_copy_dir(fixture->dir, damaged.copy);
+    tear(&damaged, TEAR_ZEROS, start, end);
+    struct wal *copy = NULL;
+    memset(model, 0, sizeof(*model));
+    assert_int_equal(fixture_recover(&damaged.config, true, model, &copy, &err), 0);
+    assert_int_equal(wal_read_entries(copy, 1, 1, SIZE_MAX, NULL, NULL, &err), -EBADMSG);
+    (void)wal_close(copy);
+    free(model);
+    (void)script_free(script);
+    (void)wal_close(wal);
+}
+
+static void a_batch_that_does_not_continue_the_one_before_is_not_read(void **state)
+{
+    const struct fixture *fixture = *state;
+    struct damaged damaged;
+    struct torn_log log;
+    struct err err;
+    struct model *model = model_new();
+    struct wal *wal = write_torn_log(fixture, 3, &log);
+    uint8_t stale[RECORD_BATCH_BYTES + RECORD_HARD_STATE_BYTES];
+    uint32_t crc = wal->crc ^ 1;
+    struct record_batch batch = {
+        .crc_before = crc,
+        .count = 1,
+        .batch_bytes = sizeof(stale),
+        .salt = wal_last_segment(wal).salt,
+        .offset = wal->end,
+        .synced = 0,
+    };
+    uint8_t *at = record_put_batch(stale, &batch, &crc);
+    (void)record_put_hard_state(at, &(struct wal_hard_state){ 99, 99, 99 }, &crc);
+    prepare(&damaged, fixture);
+    fixture_copy_dir(fixture->dir, damaged.copy);
+    name_file(&damaged, &log.segment);
+    put_bytes(&damaged, wal->end, stale, sizeof(stale));
+    assert_int_equal(recover(&damaged, model, &err), 0);
+    assert_true(model_equal(model, log.after));
+    free(model);
+    free_torn_log(&log);
     (void)wal_close(wal);
 }
 
@@ -549,8 +653,11 @@ int main(void)
         TEST(an_unsynced_batch_behind_a_torn_one_does_not_make_it_damage),
         TEST(a_flipped_bit_before_synced_data_is_refused_with_file_and_offset),
         TEST(after_a_clean_close_a_flipped_bit_in_the_last_batch_is_damage_too),
+        TEST(after_a_restart_a_flipped_bit_in_what_was_rewritten_is_damage),
         TEST(a_thousand_flipped_bits_anywhere_never_yield_a_wrong_entry),
         TEST(a_torn_tail_in_a_segment_that_has_a_successor_is_damage),
+        TEST(a_segment_that_lacks_its_last_batch_is_damage_however_little_that_said),
+        TEST(a_batch_that_does_not_continue_the_one_before_is_not_read),
         TEST(a_segment_of_another_log_is_refused),
         TEST(an_empty_or_zeroed_segment_is_refused),
         TEST(a_value_that_looks_like_a_batch_is_not_taken_for_one),
