@@ -241,7 +241,9 @@ void raft_replicate_on_heartbeat(
         break;
     case RAFT_PROGRESS_REPLICATE:
     default:
-        if (peer->inflight_count > 0 && peer->next - 1 >= raft->log.base_index) {
+        if (peer->inflight_count > 0 && peer->next - 1 < raft->log.base_index) {
+            become_probe(peer, peer->match + 1); /* what comes next is gone from the log meanwhile */
+        } else if (peer->inflight_count > 0) {
             /* Behind all that was sent, in its order: rejected if any of that was lost. */
             send_append(raft, peer, NULL, 0);
         }

@@ -1,0 +1,2 @@
+#define PROTO_SHAPES
+#include "proto/peer.h"
