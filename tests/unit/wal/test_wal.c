@@ -292,6 +292,7 @@ static void a_gap_in_the_sequence_is_refused(void **state)
     struct wal *wal = create(&config);
     append_script(wal, script, MANY);
     assert_true(wal_segment_count(wal) > 3);
+    struct names_segment first = wal->segments[0].name;
     struct names_segment second = wal->segments[1].name;
     (void)wal_close(wal);
 
@@ -303,6 +304,18 @@ static void a_gap_in_the_sequence_is_refused(void **state)
     struct err err;
     assert_int_equal(wal_open(&config, &wal, &err), -ENODATA);
     assert_non_null(strstr(err.text, "missing"));
+
+    /* Nor may the first ones be missing, which the base needs. */
+    names_format(&first, name);
+    (void)snprintf(path, sizeof(path), "%s/%s", fixture->dir, name);
+    assert_int_equal(unlink(path), 0);
+    struct wal_record record;
+    int r = wal_open(&config, &wal, &err);
+    while (r >= 0 && (r = wal_read(wal, &record, &err)) > 0) {
+    }
+    assert_int_equal(r, -ENODATA);
+    assert_non_null(strstr(err.text, "needed"));
+    (void)wal_close(wal);
     (void)script_free(script);
 }
 
@@ -370,6 +383,38 @@ static void reading_back_keeps_its_bounds(void **state)
     assert_int_equal(wal_read_entries(wal, 2, UINT64_MAX, SIZE_MAX, stop_at_third, &seen, NULL), 3);
     assert_int_equal(
             wal_read_entries(wal, 2, UINT64_MAX, SIZE_MAX, give_up, NULL, NULL), -ECANCELED);
+    (void)wal_close(wal);
+    (void)script_free(script);
+}
+
+static void what_lies_before_an_installed_snapshot_is_void(void **state)
+{
+    struct wal_config config = config_of(*state);
+    struct script *script = script_new(13);
+    script->is_plain = true;
+    struct wal *wal = create(&config);
+    append_script(wal, script, 100);
+    uint64_t voided = script->model->last_index;
+    assert_true(wal_segment_count(wal) > 1);
+    struct wal_base base = fixture_base;
+    base.reset = true;
+    base.index = voided + 10;
+    base.term = script->model->hard.term;
+    struct wal_write write = { .base = &base };
+    assert_int_equal(wal_append(wal, &write, 1, NULL), 0);
+    model_apply(script->model, &(struct wal_record){ .kind = WAL_RECORD_BASE, .base = base });
+    for (int life = 0; life < 2; life++) {
+        append_script(wal, script, 100); /* and more segments */
+        int seen = 0;
+        assert_int_equal(wal_first_index(wal), base.index + 1);
+        for (uint64_t index = 1; index <= base.index; index++) {
+            assert_int_equal(
+                    wal_read_entries(wal, index, index, 1, count_entries, &seen, NULL), -ENOENT);
+        }
+        assert_int_equal(fixture_read_back(wal, script->model, NULL), 0);
+        (void)wal_close(wal);
+        wal = reopen(&config, script->model);
+    }
     (void)wal_close(wal);
     (void)script_free(script);
 }
@@ -507,6 +552,7 @@ int main(void)
         TEST(a_gap_in_the_sequence_is_refused),
         TEST(names_that_are_not_ours_are_left_alone),
         TEST(reading_back_keeps_its_bounds),
+        TEST(what_lies_before_an_installed_snapshot_is_void),
         TEST(a_cut_within_a_batch_voids_what_lies_before_it_there),
         TEST(a_second_process_is_refused_and_told_who_holds_the_lock),
         TEST(a_start_that_finds_no_log_leaves_nothing_behind),

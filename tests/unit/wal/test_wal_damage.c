@@ -546,7 +546,8 @@ static void an_empty_or_zeroed_segment_is_refused(void **state)
     free_torn_log(&log);
 }
 
-static void a_value_that_looks_like_a_batch_is_not_taken_for_one(void **state)
+/* Everything is right in it but the salt, which nobody outside knows, or its place. */
+static void forge_a_batch(void **state, uint64_t salt_error, uint64_t place_error)
 {
     const struct fixture *fixture = *state;
     struct wal_config config = { .dir = fixture->dir, .segment_bytes = SEGMENT_BYTES };
@@ -555,14 +556,13 @@ static void a_value_that_looks_like_a_batch_is_not_taken_for_one(void **state)
     struct wal *wal = NULL;
     struct model *model = model_new();
     assert_int_equal(wal_create(&config, &fixture_base, &fixture_hard, &wal, NULL), 0);
-    /* Everything is right in it but the salt, which nobody outside knows. */
     uint64_t start = wal->end;
     uint64_t place = start + RECORD_BATCH_BYTES + RECORD_ENTRY_BYTES;
     uint8_t forged[RECORD_BATCH_BYTES];
     struct record_batch batch = {
         .batch_bytes = sizeof(forged),
-        .salt = wal_last_segment(wal).salt ^ 1,
-        .offset = place,
+        .salt = wal_last_segment(wal).salt ^ salt_error,
+        .offset = place + place_error,
         .synced = place,
     };
     uint32_t crc = 0;
@@ -580,6 +580,13 @@ static void a_value_that_looks_like_a_batch_is_not_taken_for_one(void **state)
     assert_int_equal(model->last_index, 0);
     free(model);
     (void)wal_close(wal);
+    fixture_remove(fixture->dir);
+}
+
+static void a_value_that_looks_like_a_batch_is_not_taken_for_one(void **state)
+{
+    forge_a_batch(state, 1, 0);
+    forge_a_batch(state, 0, 8);
 }
 
 /* ---- The rewrite at a restart --------------------------------------------------------------------------------- */
