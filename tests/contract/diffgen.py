@@ -214,7 +214,7 @@ class Generator:
             pairs = self.write_parameters(method, key)
         self.recent = [key] + self.recent[:11]
         in_query = [p for p in pairs if method == b"DELETE" or p[0] != b"value" and self.random.random() < 0.35
-                    or self.random.random() < 0.03]
+                    or self.random.random() < 0.03 and len(p[1]) < 1000]  # Long request lines: D5.
         in_body = [p for p in pairs if p not in in_query]
         headers, body, options = [], None, {"key": key}
         if method != b"DELETE" or self.random.random() < 0.1:
@@ -245,7 +245,7 @@ class Generator:
         roll = self.random.random()
         if roll < 0.02:
             headers.append((b"Connection", self.random.choice([b"close", b"Close", b"keep-alive"])))
-        elif roll < 0.03:
+        elif roll < 0.03 and "chunked" not in options:  # Both together are ambiguous: refused by us.
             options["version"] = b"1.0"
             if self.random.random() < 0.5:
                 headers.append((b"Connection", b"keep-alive"))

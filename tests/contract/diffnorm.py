@@ -4,6 +4,7 @@
     expiration and ttl (checked: within a second), and a Content-Length that follows from them
     the order of an unsorted listing (D9), counts in /v2/stats/store (D6), times in the other stats
     the ports in URLs
+    100 Continue, where only the left one did not ask for a body that it will not read
 """
 
 import calendar
@@ -160,7 +161,8 @@ def compare_heads(side_a, a, side_b, b, loose_length):
                                 for hs in (headers_a, headers_b))
     if headers_a != headers_b:
         raise Differs("headers\n  %s\n  %s" % (headers_a, headers_b))
-    if getattr(a, "interim", 0) != getattr(b, "interim", 0):
+    # Where the reference says 100 Continue we must; where it does not (it will not read the body) we may.
+    if getattr(a, "interim", 0) > getattr(b, "interim", 0):
         raise Differs("%d interim answers against %d" % (a.interim, b.interim))
 
 

@@ -246,8 +246,8 @@ class Runner:
         index = a.header("X-Etcd-Index")
         if index is not None and int(index) > 0:
             self.index = int(index)
-        if method in (b"PUT", b"POST", b"DELETE") and a.status in (200, 201) and target.startswith(b"/v2/keys"):
-            self.remember(step, target, a)
+        if method in (b"PUT", b"POST", b"DELETE") and a.status in (200, 201):
+            self.remember(step, urllib.parse.unquote_to_bytes(target.split(b"?")[0]), a)
 
     def judge_head_lengths(self, step, a, b, alone):
         """Lengths may differ by what times in the body differ: ask for the bodies, where they are still the same."""
@@ -269,10 +269,11 @@ class Runner:
             if said is not None and abs(int(said) - len(got.body)) > 12 * times:
                 raise Differs("HEAD said %s bytes, GET has %d" % (said, len(got.body)))
 
-    def remember(self, step, target, answer):
+    def remember(self, step, path, answer):
         method, options = step[1], step[5]
-        path = urllib.parse.unquote_to_bytes(target.split(b"?")[0][len(b"/v2/keys"):])
-        key = tuple(part for part in path.split(b"/") if part)
+        if not path.startswith(b"/v2/keys"):
+            return
+        key = tuple(part for part in path[len(b"/v2/keys"):].split(b"/") if part)
         body = answer.body
         action = re.match(rb'\{"action":"(\w+)"', body)
         if not action:

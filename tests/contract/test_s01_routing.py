@@ -284,8 +284,29 @@ def test_1_4_framing_by_size(keys, root):
     assert keys.get(root + "/large").chunks is not None
 
 
+AMBIGUOUS = {
+    "two-lengths": b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+    "length-and-chunked": b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "folded-header": b"X: a\r\n b\r\n\r\n",
+    "space-before-colon": b"X : a\r\n\r\n",
+    "bare-line-feed": b"X: a\nY: b\r\n\r\n",
+    "bad-length": b"Content-Length: -1\r\n\r\n",
+}
+
+
 @pytest.mark.ours
-def test_1_1_without_v2_there_is_no_difference_for_us(start):
-    """etcd needs --enable-v2 for /v2; we always serve it (a 2.x server's command line has no such flag)."""
-    server = start("--enable-v2=false")
-    assert exchange(server.port, "GET", "/v2/keys").status == 200
+@rows("rest", AMBIGUOUS)
+def test_1_4_ambiguous_requests_are_refused_and_nothing_behind_them_is_read(server, root, rest):
+    """A front end that guesses where a request ends lets one client's bytes become another's request."""
+    with Connection(server.port) as connection:
+        connection.send(b"PUT /v2/keys%s/k?value=x HTTP/1.1\r\nHost: a\r\n" % root.encode() + rest + b"GET /version HTTP/1.1\r\nHost: a\r\n\r\n")
+        answer = connection.read_response()
+        assert answer.status == 400 and answer.header("Connection") == "close"
+        assert connection.ended()
+
+
+@pytest.mark.ours
+def test_1_4_http_1_0_with_chunks_is_refused(server, root):
+    with Connection(server.port) as connection:
+        connection.send_request("PUT", "/v2/keys%s/k" % root, [FORM, ("Transfer-Encoding", "chunked")], chunked(b"value=x"), version="1.0")
+        assert connection.read_response().status == 400 and connection.ended()
