@@ -9,7 +9,8 @@
 #include "daemons/raftd/wal/internal.h"
 
 enum {
-    READ_BYTES = 256 << 10
+    READ_BYTES = 256 << 10,
+    WINDOW_BYTES_KEPT = 1 << 20
 };
 
 /* Where to read, as of one moment. */
@@ -259,7 +260,7 @@ static int read_route(
     wal->window = reader.window;
     reader.window = BUF_INIT;
     buf_clear(&wal->window);
-    buf_trim(&wal->window, 4 * READ_BYTES);
+    buf_trim(&wal->window, WINDOW_BYTES_KEPT);
     reader_fini(&reader);
     return r;
 }

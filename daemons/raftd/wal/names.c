@@ -39,7 +39,7 @@ bool names_parse(const char *name, struct names_segment *ret_segment)
 {
     return strlen(name) == NAMES_SEGMENT_BYTES - 1 && parse_hex(name, &ret_segment->seq) &&
            name[HEX_DIGITS] == '-' && parse_hex(name + HEX_DIGITS + 1, &ret_segment->first_index) &&
-           strcmp(name + 2 * HEX_DIGITS + 1, ".wal") == 0;
+           strcmp(name + HEX_DIGITS + 1 + HEX_DIGITS, ".wal") == 0;
 }
 
 static int by_seq(const void *a, const void *b)

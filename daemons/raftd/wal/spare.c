@@ -4,11 +4,13 @@
 
 #include "daemons/raftd/wal/internal.h"
 
-/* Under mutex. From half of the segment on: early enough, and an idle log takes one segment's space, not two. */
+/* Under mutex. From half of the segment on: early enough, and an idle log takes one segment's space, not two. Once
+ * there was no space it is always due, or nobody would notice that there is some again. */
 static bool is_spare_due(const struct wal *wal)
 {
-    return wal->spare.fd < 0 && !wal->is_spare_busy && wal->failed.code == 0 &&
-           wal->end_shared >= wal->segments[wal->segment_count - 1].file_bytes / 2;
+    bool is_needed = wal->is_spare_refused ||
+                     wal->end_shared >= wal->segments[wal->segment_count - 1].file_bytes / 2;
+    return is_needed && wal->spare.fd < 0 && !wal->is_spare_busy && wal->failed.code == 0;
 }
 
 bool wal_wants_prepare(struct wal *wal)

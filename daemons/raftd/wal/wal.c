@@ -171,7 +171,18 @@ int wal_exists(const char *dir, struct err *err)
 
 /* ---- A new log ------------------------------------------------------------------------------------------------ */
 
-static int make_first_segment(struct wal *wal, struct err *err)
+static uint64_t first_segment_bytes(const struct wal *wal, const struct wal_write *first)
+{
+    uint64_t bytes = file_head_bytes(wal) + wal->reserve_bytes;
+    for (size_t i = 0; first != NULL && i < first->entry_count; i++) {
+        bytes += record_padded(RECORD_ENTRY_BYTES + first->entries[i].data.bytes);
+    }
+    bytes += first == NULL ? 0 : RECORD_BATCH_BYTES + RECORD_HARD_STATE_BYTES;
+    return MAX(wal->segment_bytes, record_padded(bytes));
+}
+
+/* Head and first write are in the file, and synced, before it gets its name. */
+static int make_first_segment(struct wal *wal, const struct wal_write *first, struct err *err)
 {
     struct segment segment = {
         .name = { .seq = 0, .first_index = wal->last_index + 1 },
@@ -180,19 +191,24 @@ static int make_first_segment(struct wal *wal, struct err *err)
     char name[NAMES_SEGMENT_BYTES];
     names_format(&segment.name, name);
 
-    uint64_t bytes_min = file_head_bytes(wal) + wal->reserve_bytes;
-    TRY(file_make(
-            wal, NAMES_SPARE, MAX(wal->segment_bytes, record_padded(bytes_min)), &wal->file, err));
+    TRY(file_make(wal, NAMES_SPARE, first_segment_bytes(wal, first), &wal->file, err));
     segment.file_bytes = wal->file.capacity;
     TRY(file_write_head(wal, wal->file.fd, 0, &segment, &wal->end, &wal->crc, err));
+    wal->zeroed = wal->end_shared = wal->end;
+    wal_add_segment(wal, &segment);
+    wal->mode = WAL_MODE_APPENDING;
+    if (first != NULL) {
+        INVARIANT(first->base == NULL);
+        TRY(wal_append(wal, first, 1, err));
+        INVARIANT_EQ(wal->segment_count, 1);
+    }
     TRY(file_sync(wal, name, wal->file.fd, err));
     if (wal->io->rename(wal->io->user, wal->dir_fd, NAMES_SPARE, name) < 0) {
         return err_errno(err, "rename %s to %s", NAMES_SPARE, name);
     }
     TRY(file_sync_dir(wal, err));
-    wal->synced = wal->zeroed = wal->end_shared = wal->end;
-    wal->is_marked = true;
-    wal_add_segment(wal, &segment);
+    wal->synced = wal->end;
+    wal->is_marked = first == NULL;
     return 0;
 }
 
@@ -207,7 +223,7 @@ static int sync_parent(struct wal *wal, struct err *err)
     return r;
 }
 
-static int create_in(struct wal *wal, struct err *err)
+static int create_in(struct wal *wal, const struct wal_write *first, struct err *err)
 {
     TRY(lock_dir(wal, err));
     int exists = wal_exists(wal->dir, err);
@@ -216,7 +232,7 @@ static int create_in(struct wal *wal, struct err *err)
         return err_set(err, -EEXIST, "%s holds a log already", wal->dir);
     }
     TRY(file_remove_unfinished(wal, err));
-    int r = make_first_segment(wal, err);
+    int r = make_first_segment(wal, first, err);
     if (r == 0) {
         r = sync_parent(wal, err);
     }
@@ -233,6 +249,13 @@ static int create_in(struct wal *wal, struct err *err)
 int wal_create(const struct wal_config *config, const struct wal_base *base,
         const struct wal_hard_state *hard, struct wal **ret_wal, struct err *err)
 {
+    return wal_create_with(config, base, hard, NULL, ret_wal, err);
+}
+
+int wal_create_with(const struct wal_config *config, const struct wal_base *base,
+        const struct wal_hard_state *hard, const struct wal_write *first, struct wal **ret_wal,
+        struct err *err)
+{
     INVARIANT_LE(base->configuration.bytes, WAL_CONFIG_BYTES_MAX);
     CLEANUP(wal_closep) struct wal *wal = wal_new(config);
     bool is_made = mkdir(config->dir, 0700) == 0;
@@ -244,13 +267,15 @@ int wal_create(const struct wal_config *config, const struct wal_base *base,
     wal->purge_index_max = base->index + 1;
     wal->hard = *hard;
 
-    int r = create_in(wal, err);
+    int r = create_in(wal, first, err);
+    if (r < 0) {
+        wal->mode = WAL_MODE_BROKEN;
+    }
     if (r < 0 && is_made) {
         (void)unlinkat(wal->dir_fd, "LOCK", 0);
         (void)rmdir(config->dir);
     }
     TRY(r);
-    wal->mode = WAL_MODE_APPENDING;
     *ret_wal = MOVE(wal);
     return 0;
 }

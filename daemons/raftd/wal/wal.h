@@ -107,6 +107,12 @@ int wal_exists(const char *dir, struct err *err);
 int wal_create(const struct wal_config *config, const struct wal_base *base,
         const struct wal_hard_state *hard, struct wal **ret_wal, struct err *err);
 
+/* As wal_create, but with a first write (entries that a new cluster begins with): a crash leaves a log with it or
+ * no log at all. */
+int wal_create_with(const struct wal_config *config, const struct wal_base *base,
+        const struct wal_hard_state *hard, const struct wal_write *first, struct wal **ret_wal,
+        struct err *err);
+
 /* An existing log, open for reading. Nothing but LOCK is changed on disk before wal_start_append.
  * -ENOENT: no log; -EWOULDBLOCK: locked; -EBADMSG: damaged, err names file and offset. */
 int wal_open(const struct wal_config *config, struct wal **ret_wal, struct err *err);

@@ -325,6 +325,34 @@ static void a_start_on_a_full_disk_makes_do_with_less(void **state)
     (void)script_free(script);
 }
 
+/* The small file of such a start is far from half full; that there is space again is noticed all the same. */
+static void space_that_returns_is_noticed_wherever_the_segment_stands(void **state)
+{
+    const struct fixture *fixture = *state;
+    struct fault fault;
+    struct model *model = model_new();
+    struct err err = { .code = 0 };
+    static uint8_t large[4000];
+    (void)wal_close(create(fixture, NULL));
+    fault_init(&fault);
+    fault.allocate_bytes_max = SEGMENT_BYTES / 2;
+    struct wal_config config = config_of(fixture, &fault);
+    struct wal *wal = NULL;
+    assert_int_equal(fixture_recover(&config, true, model, &wal, &err), 0);
+    assert_false(wal_wants_prepare(wal));
+    struct wal_entry entry = { .index = 1, .term = 1, .data = span_of(large, sizeof(large)) };
+    struct wal_write write = { .entries = &entry, .entry_count = 1 };
+    assert_int_equal(wal_append(wal, &write, 1, &err), -ENOSPC);
+    assert_false(wal_has_space(wal));
+    assert_int_equal(wal_prepare_next(wal, &err), -ENOSPC);
+    fault.allocate_bytes_max = 0;
+    assert_int_equal(wal_prepare_next(wal, &err), 0);
+    assert_true(wal_has_space(wal));
+    assert_int_equal(wal_append(wal, &write, 1, &err), 0);
+    (void)wal_close(wal);
+    free(model);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -336,6 +364,7 @@ int main(void)
         TEST(a_used_up_reserve_is_no_final_error),
         TEST(no_space_in_the_middle_of_a_write_leaves_the_log_usable),
         TEST(a_start_on_a_full_disk_makes_do_with_less),
+        TEST(space_that_returns_is_noticed_wherever_the_segment_stands),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

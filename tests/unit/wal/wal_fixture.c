@@ -375,8 +375,10 @@ static ssize_t fault_pwritev(
 static int fault_allocate(void *user, int fd, off_t bytes)
 {
     struct fault *fault = user;
-    return strikes(fault) || is_full(fault->is_disk_full) ? -1
-                                                          : wal_io_system.allocate(NULL, fd, bytes);
+    bool is_too_large = fault->allocate_bytes_max > 0 && bytes > fault->allocate_bytes_max;
+    return strikes(fault) || is_full(fault->is_disk_full || is_too_large)
+                   ? -1
+                   : wal_io_system.allocate(NULL, fd, bytes);
 }
 
 /* The tests are about what is called when, not about the medium: nothing is really synced. */

@@ -88,11 +88,12 @@ struct fault {
     unsigned nth;   /* the call that fails, from 1; 0: none */
     unsigned calls; /* so far */
     int error;
-    bool is_dead_after; /* and all calls after it: a crash */
-    bool is_short;      /* a failing write writes half of it first */
-    bool is_disk_full;  /* nothing new can be created or allocated */
-    bool is_write_full; /* nor written */
-    bool fails_sync;    /* every sync_data fails with error */
+    bool is_dead_after;       /* and all calls after it: a crash */
+    bool is_short;            /* a failing write writes half of it first */
+    bool is_disk_full;        /* nothing new can be created or allocated */
+    bool is_write_full;       /* nor written */
+    off_t allocate_bytes_max; /* larger files find no space; 0: no limit */
+    bool fails_sync;          /* every sync_data fails with error */
     bool has_fired;
     unsigned sync_count;
     unsigned write_count;
