@@ -591,9 +591,9 @@ static void a_value_that_looks_like_a_batch_is_not_taken_for_one(void **state)
 
 /* ---- The rewrite at a restart --------------------------------------------------------------------------------- */
 
-static void a_crash_at_every_step_of_the_rewrite_changes_nothing(void **state)
+static void crash_at_every_step_of_the_rewrite(
+        const struct fixture *fixture, off_t allocate_bytes_max)
 {
-    const struct fixture *fixture = *state;
     struct damaged damaged;
     struct torn_log log;
     struct err err;
@@ -605,6 +605,7 @@ static void a_crash_at_every_step_of_the_rewrite_changes_nothing(void **state)
         struct model *model = model_new();
         fault_init(&fault);
         fault.is_dead_after = true;
+        fault.allocate_bytes_max = allocate_bytes_max;
         fault_arm(&fault, steps + 1, EIO);
         fixture_copy_dir(fixture->dir, damaged.copy);
         struct wal_config config = damaged.config;
@@ -623,6 +624,48 @@ static void a_crash_at_every_step_of_the_rewrite_changes_nothing(void **state)
     }
     assert_true(steps > 5);
     free_torn_log(&log);
+}
+
+static void a_crash_at_every_step_of_the_rewrite_changes_nothing(void **state)
+{
+    crash_at_every_step_of_the_rewrite(*state, 0);
+}
+
+static void a_crash_at_every_step_of_a_rewrite_in_place_changes_nothing(void **state)
+{
+    crash_at_every_step_of_the_rewrite(*state, 1);
+}
+
+static void a_torn_log_on_a_disk_without_any_space_opens_and_takes_votes(void **state)
+{
+    const struct fixture *fixture = *state;
+    struct damaged damaged;
+    struct torn_log log;
+    struct fault fault;
+    struct err err;
+    struct wal *copy = NULL;
+    struct model *model = model_new();
+    struct wal *wal = write_torn_log(fixture, 12, &log);
+    prepare(&damaged, fixture);
+    fixture_copy_dir(fixture->dir, damaged.copy);
+    name_file(&damaged, &log.segment);
+    tear(&damaged, TEAR_GARBAGE, log.start + 8, log.end);
+    fault_init(&fault);
+    fault.is_disk_full = true;
+    struct wal_config config = damaged.config;
+    config.io = &fault.io;
+    assert_int_equal(fixture_recover(&config, true, model, &copy, &err), 0);
+    assert_true(model_equal(model, log.before));
+    struct wal_write vote = { .hard = &(struct wal_hard_state){ 70, 1, 0 } };
+    assert_int_equal(wal_append(copy, &vote, 1, &err), 0);
+    assert_int_equal(wal_sync(copy, &err), 0);
+    (void)wal_close(copy);
+    assert_int_equal(recover(&damaged, model, &err), 0);
+    assert_int_equal(model->hard.term, 70);
+    assert_int_equal(model->last_index, log.before->last_index);
+    free(model);
+    free_torn_log(&log);
+    (void)wal_close(wal);
 }
 
 static void leftovers_of_an_unfinished_start_are_removed(void **state)
@@ -669,6 +712,8 @@ int main(void)
         TEST(an_empty_or_zeroed_segment_is_refused),
         TEST(a_value_that_looks_like_a_batch_is_not_taken_for_one),
         TEST(a_crash_at_every_step_of_the_rewrite_changes_nothing),
+        TEST(a_crash_at_every_step_of_a_rewrite_in_place_changes_nothing),
+        TEST(a_torn_log_on_a_disk_without_any_space_opens_and_takes_votes),
         TEST(leftovers_of_an_unfinished_start_are_removed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

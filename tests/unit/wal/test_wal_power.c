@@ -34,6 +34,7 @@ struct disk {
     uint64_t random;
     unsigned calls_left; /* until the power goes */
     bool is_off;
+    bool is_full; /* no new file finds space */
 };
 
 static uint64_t draw(struct disk *disk, uint64_t below)
@@ -96,7 +97,12 @@ static ssize_t disk_pwritev(
 
 static int disk_allocate(void *user, int fd, off_t bytes)
 {
-    return is_gone(user) ? -1 : wal_io_system.allocate(NULL, fd, bytes);
+    struct disk *disk = user;
+    if (is_gone(disk)) {
+        return -1;
+    }
+    errno = ENOSPC;
+    return disk->is_full ? -1 : wal_io_system.allocate(NULL, fd, bytes);
 }
 
 /* A synced file's writes are safe; a synced folder's renames. */
@@ -310,6 +316,7 @@ static void what_was_synced_survives_every_power_cut(void **state)
         struct disk disk;
         disk_init(&disk, fixture->dir, seed, (unsigned)(seed * 7919 % 173));
         config.io = &disk.io;
+        disk.is_full = draw(&disk, 4) == 0;
         struct model *model = model_new();
         int r = fixture_recover(&config, true, model, &wal, &err);
         if (r == 0) {
