@@ -4,6 +4,8 @@
 
 #include <strings.h>
 
+#define FORM_TYPE "application/x-www-form-urlencoded"
+
 enum {
     MEDIA_PARAMETERS_MAX = 32
 }; /* compared for duplicates; more are only checked one by one */
@@ -147,10 +149,8 @@ static const char *check_parameters(struct span text, bool *ret_form)
 
 const char *form_check_media_type(struct span content_type, bool *ret_form)
 {
-    static const char form_type[] = "application/x-www-form-urlencoded";
-
-    *ret_form = false;
-    if (content_type.bytes == 0) {
+    *ret_form = span_eq(content_type, SPAN_LIT(FORM_TYPE)); /* as all but every client writes it */
+    if (*ret_form || content_type.bytes == 0) {
         return NULL;
     }
     const uint8_t *semicolon = memchr(content_type.data, ';', content_type.bytes);
@@ -161,6 +161,6 @@ const char *form_check_media_type(struct span content_type, bool *ret_form)
     if (problem != NULL) {
         return problem;
     }
-    *ret_form = is_same_name(type, span_str(form_type));
+    *ret_form = is_same_name(type, SPAN_LIT(FORM_TYPE));
     return check_parameters(span_from(content_type, type_bytes), ret_form);
 }
