@@ -27,7 +27,8 @@ static int write_pid(int fd, const char *path, struct err *err)
     char text[24];
     int bytes = snprintf(text, sizeof text, "%ld\n", (long)getpid());
 
-    if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)bytes, 0) != bytes) {
+    /* Over what is there: emptied first, it could find the disk full. */
+    if (pwrite(fd, text, (size_t)bytes, 0) != bytes || ftruncate(fd, bytes) < 0) {
         return err_errno(err, "write %s", path);
     }
     return 0;

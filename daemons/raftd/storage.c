@@ -84,13 +84,7 @@ int storage_create(const struct conf *conf, const struct wal_base *base,
     for (size_t i = 0; i < entry_count; i++) {
         copies[i] = to_wal_entry(&entries[i]);
     }
-    int result = wal_create(&config, base, &wal_hard, &storage->wal, err);
-    if (result == 0) {
-        result = wal_append(storage->wal, &write, 1, err);
-    }
-    if (result == 0) {
-        result = wal_sync(storage->wal, err);
-    }
+    int result = wal_create_with(&config, base, &wal_hard, &write, &storage->wal, err);
     free(copies);
     if (result < 0) {
         (void)storage_close(storage);
