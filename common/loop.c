@@ -45,6 +45,7 @@ struct loop {
     uv_async_t posted_async;
     uv_prepare_t turn_end;
     struct callbacks turn_ends;
+    bool is_ending; /* in the turn-end callbacks of the last turn */
     struct loop_signal *signals;
     struct callbacks running; /* taken from `posted`; kept for its memory */
 
@@ -139,12 +140,16 @@ void loop_run(struct loop *loop)
 {
     (void)uv_run(&loop->uv, UV_RUN_DEFAULT);
     /* uv_stop leaves after the poll: what that last turn gathered is still due. */
+    loop->is_ending = true;
     run_turn_ends(loop);
+    loop->is_ending = false;
 }
 
 void loop_stop(struct loop *loop)
 {
-    uv_stop(&loop->uv);
+    if (!loop->is_ending) { /* it would end the next run instead */
+        uv_stop(&loop->uv);
+    }
 }
 
 void loop_post(struct loop *loop, loop_fn fn, void *user)

@@ -1,8 +1,8 @@
 /* link.h: reliable, ordered, bounded messages between daemons, over nng.
  *
- * A hub is one nng socket: it listens on, or dials, one IPC path. A link is one live session with one peer, from the
- * hello of both sides to the loss of the pipe. nng loses messages without an error (a full queue, a dead peer's
- * leftovers), so on a link:
+ * A hub listens on, or dials, one IPC path (nng's byte streams; proto/link_wire.h says why not its protocols). A link is
+ * one live session with one peer, from the hello of both sides to the loss of the pipe. A pipe may break at any byte,
+ * and with it goes what was under way, so on a link:
  *   - every frame is a msgpack array [type, epoch, seq, ack, body]; the epoch is the dialer's random number of this
  *     session; frames of another epoch or before the hello are dropped and answered hello_required;
  *   - data frames are numbered, kept until acknowledged (acks ride on data, or go alone after 8 frames or 10 ms),
@@ -23,8 +23,8 @@ struct link;
 struct link_hub;
 
 enum link_pattern {
-    LINK_REQREP, /* raw req (dials) / raw rep (listens, many peers) */
-    LINK_PAIR,   /* pair: one peer */
+    LINK_REQREP, /* a listener serves many dialers, each over a link of its own */
+    LINK_PAIR,   /* one peer; a second one waits in the backlog until the first has gone */
 };
 
 struct link_events {
@@ -51,17 +51,19 @@ struct link_config {
     size_t frame_bytes_max;  /* received frames above are dropped with their pipe; 0: LINK_IPC_BYTES_MAX */
     unsigned window;         /* 0: 32 */
     uint64_t stall_ms;       /* 0: 1000 */
+    uint64_t resend_ms;      /* 0: 300 */
     const uint64_t *peer_uids; /* listen: users whose processes may connect; others are closed before they say a word */
     size_t peer_uid_count;     /* 0: any user */
     const struct link_events *events;
     void *user;
 };
 
-/* Begins to listen or dial. */
+/* Begins to listen or dial. -EADDRINUSE: somebody answers on that path; what a dead process left there is replaced. */
 int link_hub_open(struct loop *loop, const struct link_config *config, struct link_hub **ret_hub, struct err *err);
-struct link_hub *link_hub_close(struct link_hub *hub); /* calls no callback; always NULL, accepts NULL */
+struct link_hub *link_hub_close(struct link_hub *hub); /* calls no callback, not from within one; always NULL, accepts NULL */
 
-/* Sends the encoded message in *take_body. 0: taken, *take_body is left empty. -EAGAIN: no credit; still yours. */
+/* Sends the encoded message in *take_body. 0: taken, *take_body is left empty. -EAGAIN: no credit, or the link is about
+ * to go down; -EMSGSIZE: above this hub's frame_bytes_max; still yours in both cases. */
 int link_send(struct link *link, unsigned type, struct buf *take_body);
 bool link_can_send(const struct link *link);
 size_t link_unacknowledged(const struct link *link);

@@ -12,7 +12,6 @@ struct send_slot {
     unsigned type;
     struct buf body;
     uint64_t sent_at_ms; /* the last time */
-    bool is_sent;        /* at least once */
 };
 
 struct send_window {

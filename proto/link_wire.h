@@ -1,17 +1,21 @@
-/* link_wire.h: one nng socket, as events on the loop thread.
+/* link_wire.h: one socket path, as events on the loop thread.
  *
  * Everything that nng does on threads of its own ends here: its callbacks put an event into a queue and wake the loop,
- * nothing else. Events of one pipe come in order: added, its messages, removed. Nothing is promised about
- * delivery: nng may lose messages; link.c makes good.
+ * nothing else. Events of one pipe come in order: added, its messages, removed. A pipe may break at any byte; what it
+ * had not delivered is lost: link.c makes good.
  *
- * Every message leaves through nng_send_aio, called from one place: a test that interposes this symbol sees, and
- * may drop, delay or double, each one. */
+ * On the wire a message is its length (u32, big endian) and its bytes. We use nng's byte streams and not its
+ * protocols: under raw rep of 1.5.2 a peer killed in traffic leaves nng's one reaper thread waiting for ever, after
+ * which no end of any pipe is ever told (docs/decisions/links-over-nng-streams.md).
+ *
+ * For tests: nng hands each batch of messages to sendmsg(2), one message an iovec (the rest of a partly sent one
+ * aside), so an interposed sendmsg sees, and may drop, delay or double, every message of a process. */
 #pragma once
 
 #include "proto/link.h"
 
 struct link_wire;
-struct wire_message; /* an nng message */
+struct wire_message;
 
 enum wire_event_kind {
     WIRE_PIPE_ADDED,
@@ -21,7 +25,7 @@ enum wire_event_kind {
 
 struct wire_event {
     enum wire_event_kind kind;
-    uint32_t pipe;                /* never 0; not used again for a long time */
+    uint32_t pipe;                /* never 0, never used again */
     int64_t uid;                  /* added: of the peer's process; -1: not known */
     int64_t pid;                  /* added; 0: not known */
     struct wire_message *message; /* message: the receiver's to free */
@@ -35,14 +39,18 @@ struct wire_handler {
 
 int wire_open(struct loop *loop, const struct link_config *config,
         const struct wire_handler *handler, struct link_wire **ret_wire, struct err *err);
-struct link_wire *wire_close(struct link_wire *wire); /* always NULL, accepts NULL */
+/* Not from within a handler. Always NULL, accepts NULL. */
+struct link_wire *wire_close(struct link_wire *wire);
 
-/* Sends head and body as one message (both are copied), or keeps it until nng takes it. */
+/* Sends head and body as one message; both are copied. A pipe that is gone, or going, takes it and drops it. */
 void wire_send(struct link_wire *wire, uint32_t pipe, struct span head, struct span body);
 
-/* Breaks a pipe; its removed event follows. What waits to be sent on it is dropped. */
+/* Breaks a pipe; its removed event follows. */
 void wire_close_pipe(struct link_wire *wire, uint32_t pipe);
 
+/* A message of this size, its bytes not set; for wire_pipe.c and tests. */
+struct wire_message *wire_message_new(size_t bytes);
+uint8_t *wire_message_data(struct wire_message *message);
 struct span wire_message_body(const struct wire_message *message);
 struct wire_message *wire_message_free(
         struct wire_message *message); /* always NULL, accepts NULL */

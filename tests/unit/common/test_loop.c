@@ -110,6 +110,32 @@ static void the_turn_that_stops_the_loop_is_ended_too(void **state)
     assert_trace(f, "s1");
 }
 
+static void count_run(void *user)
+{
+    struct fixture *f = user;
+    note(f, "r");
+    loop_post(f->loop, stop_now, f);
+}
+
+static void end_stops(void *user)
+{
+    loop_stop(((struct fixture *)user)->loop);
+}
+
+static void a_stop_at_the_end_of_the_last_turn_does_not_end_the_next_run(void **state)
+{
+    struct fixture *f = *state;
+    loop_post(f->loop, stop_now, f);
+    loop_on_turn_end(f->loop, end_first, f);
+    loop_on_turn_end(f->loop, end_stops, f);
+    loop_run(f->loop);
+    loop_off_turn_end(f->loop, end_stops, f);
+    buf_clear(&f->trace);
+    loop_post(f->loop, count_run, f);
+    loop_run(f->loop);
+    assert_trace(f, "r1s1");
+}
+
 static void a_turn_end_callback_taken_off_runs_no_more(void **state)
 {
     struct fixture *f = *state;
@@ -244,6 +270,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_turn_that_stops_the_loop_is_ended_too, setup, teardown),
         cmocka_unit_test_setup_teardown(
                 a_turn_end_callback_taken_off_runs_no_more, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+                a_stop_at_the_end_of_the_last_turn_does_not_end_the_next_run, setup, teardown),
         cmocka_unit_test_setup_teardown(posts_from_four_threads_all_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(
                 a_waker_runs_its_callback_for_a_foreign_thread, setup, teardown),

@@ -1,0 +1,63 @@
+/* link_harness.h: hubs that write down what happens to them, in one loop, over a socket in a folder of its own. */
+#pragma once
+
+#include "common/loop.h"
+#include "proto/link.h"
+
+enum {
+    HARNESS_ENDS_MAX = 4,
+    HARNESS_PATH_BYTES = 64
+};
+
+struct harness;
+
+/* One hub and the latest of its links. */
+struct end {
+    struct harness *harness;
+    struct link_hub *hub;
+    struct link *link; /* of the last on_up; NULL once it is down */
+    unsigned ups;
+    unsigned downs;
+    unsigned writables;
+    unsigned refusals;
+    char refused_with[256];
+    const char *refuse_with; /* what the next on_up says; NULL: come in */
+    const char *component;
+    uint64_t received; /* numbers come as 1, 2, 3 ... within a session */
+    uint64_t sent;
+    uint64_t to_send; /* sends on by itself up to here, in this session */
+    uint64_t late_us; /* when the last number came, after harness->began_us */
+    bool drop_in_up;
+    bool echo;
+    bool out_of_order;
+    char peer_component[64];
+};
+
+struct harness {
+    struct loop *loop;
+    struct loop_timer *guard;
+    struct loop_timer *poll;
+    char dir[32];
+    char path[HARNESS_PATH_BYTES];
+    struct end ends[HARNESS_ENDS_MAX];
+    bool timed_out;
+    bool (*until)(struct harness *harness);
+    uint64_t began_us;
+};
+
+int harness_setup(void **state);
+int harness_teardown(void **state);
+
+/* Opens an end of the pattern; `tune` may be NULL: its limits and times replace the defaults. */
+void harness_open(struct harness *harness, struct end *end, enum link_pattern pattern, bool listen,
+        const struct link_config *tune);
+void harness_close(struct end *end);
+
+/* Runs the loop until the claim holds; fails the test after 30 s. */
+void harness_run(struct harness *harness, bool (*until)(struct harness *harness), const char *what);
+#define RUN_UNTIL(harness, claim) harness_run(harness, claim, #claim)
+
+/* Sends the next number; what link_send said. */
+int end_send(struct end *end);
+/* A body with this number, padded to about `bytes`. */
+void end_encode(uint64_t number, size_t bytes, struct buf *out);

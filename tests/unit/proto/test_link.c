@@ -1,0 +1,459 @@
+/* test_link.c: sessions begin, carry messages and end. Faults of the wire are in test_link_faults. */
+#include "proto/link.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "proto/link_frame.h"
+#include "tests/unit/proto/link_harness.h"
+
+#define LISTENER(harness) (&(harness)->ends[0])
+#define DIALER(harness)   (&(harness)->ends[1])
+
+static bool both_up(struct harness *h)
+{
+    return LISTENER(h)->link != NULL && DIALER(h)->link != NULL;
+}
+
+static void open_both(struct harness *h, enum link_pattern pattern, const struct link_config *tune)
+{
+    harness_open(h, LISTENER(h), pattern, true, tune);
+    harness_open(h, DIALER(h), pattern, false, tune);
+    RUN_UNTIL(h, both_up);
+}
+
+/* --- beginning ---------------------------------------------------------------------------------------------- */
+
+static void both_sides_learn_each_others_hello(void **state)
+{
+    struct harness *h = *state;
+    LISTENER(h)->component = "stored";
+    DIALER(h)->component = "raftd";
+    open_both(h, LINK_PAIR, NULL);
+    assert_string_equal(LISTENER(h)->peer_component, "raftd");
+    assert_string_equal(DIALER(h)->peer_component, "stored");
+    assert_int_equal(link_peer_uid(LISTENER(h)->link), getuid());
+    assert_int_equal(link_peer_pid(LISTENER(h)->link), getpid());
+    assert_ptr_equal(link_get_user(DIALER(h)->link), DIALER(h));
+}
+
+static void a_dialer_may_come_before_its_listener(void **state)
+{
+    struct harness *h = *state;
+    harness_open(h, DIALER(h), LINK_REQREP, false, NULL);
+    harness_open(h, LISTENER(h), LINK_REQREP, true, NULL);
+    RUN_UNTIL(h, both_up);
+}
+
+static bool dialer_refused(struct harness *h)
+{
+    return DIALER(h)->refusals > 0;
+}
+
+static void a_refused_dialer_hears_why_and_tries_again(void **state)
+{
+    struct harness *h = *state;
+    LISTENER(h)->refuse_with = "cluster 1 is not cluster 2";
+    harness_open(h, LISTENER(h), LINK_REQREP, true, NULL);
+    harness_open(h, DIALER(h), LINK_REQREP, false, NULL);
+    RUN_UNTIL(h, dialer_refused);
+    assert_string_equal(DIALER(h)->refused_with, "cluster 1 is not cluster 2");
+    assert_int_equal(DIALER(h)->ups, 0);
+    RUN_UNTIL(h, both_up);
+    assert_int_equal(DIALER(h)->refusals, 1);
+}
+
+static bool listener_refused(struct harness *h)
+{
+    return LISTENER(h)->refusals > 0;
+}
+
+static void a_listener_refused_by_its_dialer_hears_why(void **state)
+{
+    struct harness *h = *state;
+    DIALER(h)->refuse_with = "too old";
+    harness_open(h, LISTENER(h), LINK_PAIR, true, NULL);
+    harness_open(h, DIALER(h), LINK_PAIR, false, NULL);
+    RUN_UNTIL(h, listener_refused);
+    assert_string_equal(LISTENER(h)->refused_with, "too old");
+    assert_int_equal(LISTENER(h)->downs, 1);
+    RUN_UNTIL(h, both_up);
+}
+
+static void a_path_in_use_is_an_error_that_names_it(void **state)
+{
+    struct harness *h = *state;
+    struct link_hub *second = NULL;
+    struct err err = { 0 };
+    static const struct link_events none = { 0 };
+    harness_open(h, LISTENER(h), LINK_PAIR, true, NULL);
+    struct link_config config = {
+        .pattern = LINK_PAIR, .listen = true, .path = h->path, .events = &none
+    };
+    assert_int_equal(link_hub_open(h->loop, &config, &second, &err), -EADDRINUSE);
+    assert_null(second);
+    assert_non_null(strstr(err.text, h->path));
+}
+
+/* --- messages ----------------------------------------------------------------------------------------------- */
+
+static bool all_arrived(struct harness *h)
+{
+    return LISTENER(h)->received == DIALER(h)->to_send &&
+           DIALER(h)->received == LISTENER(h)->to_send;
+}
+
+static void messages_go_both_ways_in_order(void **state)
+{
+    struct harness *h = *state;
+    for (int pattern = LINK_REQREP; pattern <= LINK_PAIR; pattern++) {
+        LISTENER(h)->to_send = 1000; /* the first of them from within on_up */
+        DIALER(h)->to_send = 1500;
+        open_both(h, (enum link_pattern)pattern, NULL);
+        RUN_UNTIL(h, all_arrived);
+        assert_false(LISTENER(h)->out_of_order || DIALER(h)->out_of_order);
+        assert_int_equal(LISTENER(h)->ups, 1 + pattern);
+        harness_close(LISTENER(h));
+        harness_close(DIALER(h));
+    }
+}
+
+static bool all_acknowledged(struct harness *h)
+{
+    return link_unacknowledged(DIALER(h)->link) == 0;
+}
+
+static void a_full_window_says_so_and_tells_when_it_opens(void **state)
+{
+    struct harness *h = *state;
+    struct buf body = BUF_INIT;
+    open_both(h, LINK_REQREP, &(struct link_config){ .window = 3 });
+    for (int i = 0; i < 3; i++) {
+        assert_true(link_can_send(DIALER(h)->link));
+        assert_int_equal(end_send(DIALER(h)), 0);
+    }
+    assert_false(link_can_send(DIALER(h)->link));
+    assert_int_equal(link_unacknowledged(DIALER(h)->link), 3);
+    end_encode(4, 10, &body);
+    size_t bytes = body.bytes;
+    assert_int_equal(link_send(DIALER(h)->link, 1, &body), -EAGAIN);
+    assert_int_equal(body.bytes, bytes);
+    RUN_UNTIL(h, all_acknowledged);
+    assert_int_equal(DIALER(h)->writables, 1);
+    assert_int_equal(link_send(DIALER(h)->link, 1, &body), 0);
+    assert_null(body.data);
+    RUN_UNTIL(h, all_acknowledged);
+    assert_int_equal(DIALER(h)->writables, 1); /* nobody was turned away since */
+}
+
+static bool three_dialers_served(struct harness *h)
+{
+    return h->ends[1].received == 100 && h->ends[2].received == 100 && h->ends[3].received == 100;
+}
+
+static void each_of_many_dialers_has_a_link_of_its_own(void **state)
+{
+    struct harness *h = *state;
+    LISTENER(h)->to_send = 100;
+    harness_open(h, LISTENER(h), LINK_REQREP, true, &(struct link_config){ .window = 100 });
+    for (size_t i = 1; i <= 3; i++) {
+        harness_open(h, &h->ends[i], LINK_REQREP, false, NULL);
+    }
+    RUN_UNTIL(h, three_dialers_served);
+    assert_int_equal(LISTENER(h)->ups, 3);
+    for (size_t i = 1; i <= 3; i++) {
+        assert_false(h->ends[i].out_of_order);
+    }
+}
+
+static bool second_up(struct harness *h)
+{
+    return h->ends[2].link != NULL;
+}
+
+static void a_pair_has_one_peer_and_the_next_waits_its_turn(void **state)
+{
+    struct harness *h = *state;
+    open_both(h, LINK_PAIR, NULL);
+    harness_open(h, &h->ends[2], LINK_PAIR, false, NULL);
+    DIALER(h)->to_send = 200;
+    assert_int_equal(end_send(DIALER(h)), 0);
+    assert_null(h->ends[2].link);
+    harness_close(DIALER(h));
+    RUN_UNTIL(h, second_up);
+    assert_int_equal(LISTENER(h)->ups, 2);
+    assert_int_equal(LISTENER(h)->downs, 1);
+}
+
+/* --- limits ------------------------------------------------------------------------------------------------- */
+
+static bool dialer_down(struct harness *h)
+{
+    return DIALER(h)->downs > 0;
+}
+
+static bool listener_down(struct harness *h)
+{
+    return LISTENER(h)->downs > 0;
+}
+
+static void a_frame_above_the_receivers_limit_breaks_the_pipe(void **state)
+{
+    struct harness *h = *state;
+    struct buf body = BUF_INIT;
+    harness_open(
+            h, LISTENER(h), LINK_REQREP, true, &(struct link_config){ .frame_bytes_max = 4096 });
+    harness_open(h, DIALER(h), LINK_REQREP, false, NULL);
+    RUN_UNTIL(h, both_up);
+    end_encode(1, 5000, &body);
+    assert_int_equal(link_send(DIALER(h)->link, 1, &body), 0);
+    RUN_UNTIL(h, dialer_down);
+    assert_int_equal(LISTENER(h)->received, 0);
+    RUN_UNTIL(h, both_up);
+}
+
+static void a_frame_above_the_own_limit_is_not_sent(void **state)
+{
+    struct harness *h = *state;
+    struct buf body = BUF_INIT;
+    open_both(h, LINK_REQREP, &(struct link_config){ .frame_bytes_max = 4096 });
+    end_encode(1, 5000, &body);
+    assert_int_equal(link_send(DIALER(h)->link, 1, &body), -EMSGSIZE);
+    assert_int_equal(link_unacknowledged(DIALER(h)->link), 0);
+    buf_fini(&body);
+}
+
+static void large_frames_below_the_limit_arrive(void **state)
+{
+    struct harness *h = *state;
+    struct buf body = BUF_INIT;
+    open_both(h, LINK_PAIR, NULL);
+    end_encode(1, 20 * 1024 * 1024, &body);
+    DIALER(h)->to_send = 1;
+    assert_int_equal(link_send(DIALER(h)->link, 2 - 1, &body), 0);
+    RUN_UNTIL(h, all_arrived);
+}
+
+/* --- ending ------------------------------------------------------------------------------------------------- */
+
+static bool both_up_again(struct harness *h)
+{
+    return both_up(h) && LISTENER(h)->ups == 2 && DIALER(h)->ups == 2;
+}
+
+static void a_dropped_link_goes_down_on_both_sides_and_comes_again(void **state)
+{
+    struct harness *h = *state;
+    open_both(h, LINK_REQREP, NULL);
+    link_drop(LISTENER(h)->link);
+    assert_int_equal(LISTENER(h)->downs, 0); /* later, not within the call */
+    assert_false(link_can_send(LISTENER(h)->link));
+    assert_int_equal(end_send(LISTENER(h)), -EAGAIN);
+    RUN_UNTIL(h, both_up_again);
+    assert_int_equal(LISTENER(h)->downs, 1);
+    assert_int_equal(DIALER(h)->downs, 1);
+}
+
+static void a_link_dropped_in_on_up_goes_down_and_comes_again(void **state)
+{
+    struct harness *h = *state;
+    LISTENER(h)->drop_in_up = true;
+    harness_open(h, LISTENER(h), LINK_PAIR, true, NULL);
+    harness_open(h, DIALER(h), LINK_PAIR, false, NULL);
+    RUN_UNTIL(h, both_up);
+    assert_int_equal(LISTENER(h)->ups, 2);
+    assert_int_equal(LISTENER(h)->downs, 1);
+}
+
+static void a_dialer_finds_a_restarted_listener(void **state)
+{
+    struct harness *h = *state;
+    for (int pattern = LINK_REQREP; pattern <= LINK_PAIR; pattern++) {
+        open_both(h, (enum link_pattern)pattern, NULL);
+        for (int i = 0; i < 3; i++) {
+            DIALER(h)->downs = 0;
+            harness_close(LISTENER(h));
+            RUN_UNTIL(h, dialer_down);
+            harness_open(h, LISTENER(h), (enum link_pattern)pattern, true, NULL);
+            RUN_UNTIL(h, both_up);
+        }
+        LISTENER(h)->downs = 0;
+        harness_close(DIALER(h));
+        RUN_UNTIL(h, listener_down);
+        harness_close(LISTENER(h));
+    }
+}
+
+static void closing_calls_nobody_and_frees_what_is_under_way(void **state)
+{
+    struct harness *h = *state;
+    open_both(h, LINK_REQREP, NULL);
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(end_send(DIALER(h)), 0);
+        assert_int_equal(end_send(LISTENER(h)), 0);
+    }
+    harness_close(DIALER(h));
+    harness_close(LISTENER(h));
+    assert_int_equal(DIALER(h)->downs + LISTENER(h)->downs, 0);
+}
+
+/* --- strangers ---------------------------------------------------------------------------------------------- */
+
+/* A process that can connect, but does not speak our protocol. */
+struct stranger {
+    int fd;
+    uint8_t received[256];
+    size_t received_bytes;
+    struct link_frame reply;
+    bool gone;
+};
+
+static struct stranger stranger;
+
+static void stranger_dials(struct harness *h)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", h->path);
+    stranger = (struct stranger){ .fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) };
+    assert_true(stranger.fd >= 0);
+    assert_int_equal(
+            connect(stranger.fd, (const struct sockaddr *)(void *)&address, sizeof address), 0);
+}
+
+static void stranger_writes(struct span bytes)
+{
+    assert_int_equal(send(stranger.fd, bytes.data, bytes.bytes, MSG_NOSIGNAL), bytes.bytes);
+}
+
+static void stranger_says(struct span frame)
+{
+    const uint8_t length[4] = { 0, 0, 0, (uint8_t)frame.bytes };
+    stranger_writes(span_of(length, sizeof length));
+    stranger_writes(frame);
+}
+
+static void stranger_reads(void)
+{
+    struct stranger *s = &stranger;
+    ssize_t n = recv(s->fd, s->received + s->received_bytes, sizeof s->received - s->received_bytes,
+            MSG_DONTWAIT);
+    s->gone |= n == 0 || (n < 0 && errno == ECONNRESET);
+    s->received_bytes += n > 0 ? (size_t)n : 0;
+}
+
+static bool stranger_replied(struct harness *h UNUSED)
+{
+    stranger_reads();
+    return stranger.received_bytes > 4 &&
+           link_frame_parse(span_of(stranger.received + 4, stranger.received_bytes - 4),
+                   &stranger.reply, NULL) == 0;
+}
+
+static bool stranger_gone(struct harness *h UNUSED)
+{
+    stranger_reads();
+    return stranger.gone;
+}
+
+static void stranger_leaves(void)
+{
+    (void)close(stranger.fd);
+}
+
+static void a_message_without_a_hello_is_answered_hello_required(void **state)
+{
+    struct harness *h = *state;
+    harness_open(h, LISTENER(h), LINK_REQREP, true, NULL);
+    stranger_dials(h);
+    stranger_says(SPAN_LIT("\x95\x01\x07\x01\x00\x80"));
+    RUN_UNTIL(h, stranger_replied);
+    assert_int_equal(stranger.reply.type, LINK_HELLO_REQUIRED);
+    assert_int_equal(stranger.reply.epoch, 7);
+    assert_int_equal(LISTENER(h)->ups, 0);
+    stranger_leaves();
+}
+
+static void a_hello_that_does_not_decode_is_refused(void **state)
+{
+    struct harness *h = *state;
+    harness_open(h, LISTENER(h), LINK_REQREP, true, NULL);
+    stranger_dials(h);
+    stranger_says(SPAN_LIT("\x95\xcc\xf0\x07\x00\x00\x81\x01\x05"));
+    RUN_UNTIL(h, stranger_replied);
+    assert_int_equal(stranger.reply.type, LINK_REFUSED);
+    assert_int_equal(LISTENER(h)->ups, 0);
+    stranger_leaves();
+}
+
+static void garbage_breaks_its_own_pipe_and_no_other(void **state)
+{
+    struct harness *h = *state;
+    open_both(h, LINK_REQREP, NULL);
+    stranger_dials(h);
+    stranger_says(SPAN_LIT("\xdd\x01\x00\x00\x00"));
+    RUN_UNTIL(h, stranger_gone);
+    stranger_leaves();
+    stranger_dials(h);
+    stranger_writes(SPAN_LIT("\x00\x00\x00\x00")); /* an empty message */
+    RUN_UNTIL(h, stranger_gone);
+    stranger_leaves();
+    stranger_dials(h);
+    stranger_writes(SPAN_LIT("\xff\xff\xff\xff")); /* one of 4 GiB */
+    RUN_UNTIL(h, stranger_gone);
+    stranger_leaves();
+    DIALER(h)->to_send = 1;
+    assert_int_equal(end_send(DIALER(h)), 0);
+    RUN_UNTIL(h, all_arrived);
+    assert_int_equal(LISTENER(h)->downs, 0);
+}
+
+static void a_peer_of_another_user_is_closed_before_it_speaks(void **state)
+{
+    struct harness *h = *state;
+    uint64_t uids[] = { getuid() + 1U, getuid() + 2U };
+    struct link_config tune = { .peer_uids = uids, .peer_uid_count = 2 };
+    harness_open(h, LISTENER(h), LINK_REQREP, true, &tune);
+    stranger_dials(h);
+    RUN_UNTIL(h, stranger_gone);
+    stranger_leaves();
+    harness_close(LISTENER(h));
+    uids[1] = getuid();
+    open_both(h, LINK_REQREP, &tune);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, harness_setup, harness_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(both_sides_learn_each_others_hello),
+        TEST(a_dialer_may_come_before_its_listener),
+        TEST(a_refused_dialer_hears_why_and_tries_again),
+        TEST(a_listener_refused_by_its_dialer_hears_why),
+        TEST(a_path_in_use_is_an_error_that_names_it),
+        TEST(messages_go_both_ways_in_order),
+        TEST(a_full_window_says_so_and_tells_when_it_opens),
+        TEST(each_of_many_dialers_has_a_link_of_its_own),
+        TEST(a_pair_has_one_peer_and_the_next_waits_its_turn),
+        TEST(a_frame_above_the_receivers_limit_breaks_the_pipe),
+        TEST(a_frame_above_the_own_limit_is_not_sent),
+        TEST(large_frames_below_the_limit_arrive),
+        TEST(a_dropped_link_goes_down_on_both_sides_and_comes_again),
+        TEST(a_link_dropped_in_on_up_goes_down_and_comes_again),
+        TEST(a_dialer_finds_a_restarted_listener),
+        TEST(closing_calls_nobody_and_frees_what_is_under_way),
+        TEST(a_message_without_a_hello_is_answered_hello_required),
+        TEST(a_hello_that_does_not_decode_is_refused),
+        TEST(garbage_breaks_its_own_pipe_and_no_other),
+        TEST(a_peer_of_another_user_is_closed_before_it_speaks),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
