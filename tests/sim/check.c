@@ -12,8 +12,36 @@ void check_fini(struct check *check)
     free(check->entries);
     free(check->leaders);
     free(check->committed);
+    free(check->committed_in);
     free(check->states);
     *check = (struct check){ 0 };
+}
+
+static void print_node(const struct node *node)
+{
+    static const char roles[] = "fpcL";
+    static const char states[] = "PRS";
+    struct raft_status status;
+    struct raft_peer_status peer;
+    (void)printf("  node %" PRIu64 " disk=%" PRIu64 "..%" PRIu64 " queued=%zu state=%" PRIu64,
+            node->id, node->disk.base.index, disk_last_index(&node->disk), node->disk.queued,
+            node->state.index);
+    if (!node->up) {
+        (void)printf(" %s\n", node->gone ? "removed" : "down");
+        return;
+    }
+    raft_get_status(node->raft, &status);
+    (void)printf(" stored=%d %c term=%" PRIu64 " leader=%" PRIu64 " base=%" PRIu64
+                 " snapshot=%" PRIu64 " commit=%" PRIu64 " handed=%" PRIu64 " applied=%" PRIu64
+                 " durable=%" PRIu64 " last=%" PRIu64 " reads=%zu\n",
+            node->stored_up, roles[status.role], status.term, status.leader_id, status.base_index,
+            status.snapshot_index, status.commit_index, status.handed_index, status.applied_index,
+            status.durable_index, status.last_index, node->read_count);
+    for (size_t i = 0; raft_get_peer_status(node->raft, i, &peer); i++) {
+        (void)printf("    peer %" PRIu64 "%s %c match=%" PRIu64 " next=%" PRIu64 " active=%d\n",
+                peer.id, peer.is_learner ? " (learner)" : "", states[peer.state], peer.match_index,
+                peer.next_index, peer.is_active);
+    }
 }
 
 void check_fail(const struct sim *sim, const char *format, ...)
@@ -23,7 +51,13 @@ void check_fail(const struct sim *sim, const char *format, ...)
     va_start(args, format);
     (void)vprintf(format, args);
     va_end(args);
-    (void)printf("\nreplay: sim --first %" PRIu64 " --seeds 1 --verbose\n", sim->seed);
+    (void)printf("\n");
+    for (size_t i = 0; i < SIM_NODES_MAX; i++) {
+        if (sim->nodes[i].id != 0) {
+            print_node(&sim->nodes[i]);
+        }
+    }
+    (void)printf("replay: sim --first %" PRIu64 " --seeds 1 --verbose\n", sim->seed);
     (void)fflush(stdout);
     exit(1);
 }
@@ -123,7 +157,8 @@ static void check_leader(struct sim *sim, const struct node *node, const struct 
     check->leaders[status->term] = node->id;
     sim->elections++;
     for (uint64_t index = status->base_index + 1; index <= check->committed_last; index++) {
-        if (raft_term_at(node->raft, index) != check->committed[index]) {
+        if (check->committed_in[index] < status->term &&
+                raft_term_at(node->raft, index) != check->committed[index]) {
             check_fail(sim, "leader %" PRIu64 " of term %" PRIu64 " lacks committed %" PRIu64,
                     node->id, status->term, index);
         }
@@ -140,6 +175,8 @@ static void reserve_committed(struct check *check, uint64_t index)
     check->committed_capacity = (size_t)index * 2 + 1024;
     check->committed =
             xrealloc(check->committed, check->committed_capacity * sizeof *check->committed);
+    check->committed_in =
+            xrealloc(check->committed_in, check->committed_capacity * sizeof *check->committed_in);
     check->states = xrealloc(check->states, check->committed_capacity * sizeof *check->states);
     check->committed[0] = 0;
     check->states[0] = 1;
@@ -183,6 +220,7 @@ static void check_commit(struct sim *sim, struct node *node, const struct raft_s
         uint64_t term = raft_term_at(node->raft, index);
         if (index > check->committed_last) {
             check->committed[index] = term;
+            check->committed_in[index] = status->term;
             check->committed_last = index;
         } else if (check->committed[index] != term) {
             check_fail(sim,

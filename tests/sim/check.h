@@ -28,8 +28,9 @@ struct check {
     size_t entry_capacity;
     uint64_t *leaders; /* by term */
     size_t leader_capacity;
-    uint64_t *committed; /* term by index */
-    uint64_t *states;    /* the state machine's digest by index */
+    uint64_t *committed;    /* term by index */
+    uint64_t *committed_in; /* the term of the leader that committed it: later ones must have it */
+    uint64_t *states;       /* the state machine's digest by index */
     size_t committed_capacity;
     uint64_t committed_last;
     uint64_t states_last;

@@ -41,7 +41,7 @@ void network_post(struct sim *sim, struct node *from, struct sim_message *take_m
     if (to == NULL || sim->cut[sim_slot(sim, from)][sim_slot(sim, to)] ||
             rng_chance(&sim->rng, sim->loss_permille)) {
         if (is_snapshot) {
-            node_lose_snapshot(sim, from->id, take_message->message.to);
+            node_end_snapshot(sim, from->id, take_message->message.to, false);
         }
         sim_message_free(take_message);
         return;

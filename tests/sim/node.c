@@ -253,6 +253,7 @@ static void on_deliver(struct sim *sim, struct node *node, const struct sim_mess
     struct raft_status before;
     struct raft_status after;
     raft_get_status(node->raft, &before);
+    node_end_snapshot(sim, message->message.from, node->id, true);
     (void)node_step(sim, node, &input);
     if (!node->up) {
         return;
@@ -269,12 +270,13 @@ static void on_deliver(struct sim *sim, struct node *node, const struct sim_mess
     }
 }
 
-void node_lose_snapshot(struct sim *sim, uint64_t from_id, uint64_t to_id)
+void node_end_snapshot(struct sim *sim, uint64_t from_id, uint64_t to_id, bool arrived)
 {
-    struct event failed = {
-        .kind = EVENT_SNAPSHOT_FAILED, .node_id = from_id, .need = { .peer_id = to_id }
-    };
-    sim_schedule(sim, rng_between(&sim->rng, 1, 500) * SIM_MS, failed);
+    struct event ended = { .kind = EVENT_SNAPSHOT_ENDED,
+        .node_id = from_id,
+        .need = { .peer_id = to_id },
+        .arrived = arrived };
+    sim_schedule(sim, rng_between(&sim->rng, 1, 500) * SIM_MS, ended);
 }
 
 static void on_sync(struct sim *sim, struct node *node)
@@ -427,9 +429,11 @@ void node_stored_restart(struct sim *sim, struct node *node, bool state_lost)
             (struct event){ .kind = EVENT_STORED_BACK });
 }
 
-static void on_snapshot_failed(struct sim *sim, struct node *node, uint64_t peer_id)
+static void on_snapshot_ended(struct sim *sim, struct node *node, const struct event *event)
 {
-    struct raft_input input = { .kind = RAFT_INPUT_SNAPSHOT_FAILED, .peer_id = peer_id };
+    struct raft_input input = { .kind = event->arrived ? RAFT_INPUT_SNAPSHOT_SENT
+                                                       : RAFT_INPUT_SNAPSHOT_FAILED,
+        .peer_id = event->need.peer_id };
     (void)node_step(sim, node, &input);
 }
 
@@ -454,8 +458,8 @@ void node_event(struct sim *sim, struct node *node, struct event *event)
     case EVENT_STORED_BACK:
         on_stored_back(sim, node);
         break;
-    case EVENT_SNAPSHOT_FAILED:
-        on_snapshot_failed(sim, node, event->need.peer_id);
+    case EVENT_SNAPSHOT_ENDED:
+        on_snapshot_ended(sim, node, event);
         break;
     case EVENT_CLIENT:
     case EVENT_NEMESIS:

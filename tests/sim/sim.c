@@ -304,7 +304,7 @@ static void dispatch(struct sim *sim, struct event *event)
     bool is_void = node == NULL || !node->up || (event->life != 0 && event->life != node->life);
     if (is_void) {
         if (event->message != NULL && event->message->message.kind == RAFT_MESSAGE_SNAPSHOT) {
-            node_lose_snapshot(sim, event->message->message.from, event->node_id);
+            node_end_snapshot(sim, event->message->message.from, event->node_id, false);
         }
         sim_message_free(event->message);
         return;
@@ -448,7 +448,7 @@ void sim_run(uint64_t seed, const struct sim_options *options, struct sim *sim)
         run_until(sim, sim->now_ns + rng_between(&sim->rng, 1000, TROUBLE_MS_MAX) * SIM_MS);
         heal(sim);
         expect_progress(sim);
-        run_until(sim, sim->now_ns + 2000 * SIM_MS);
+        run_until(sim, sim->now_ns + 4000 * SIM_MS); /* longer than any pause */
         expect_no_read_forgotten(sim);
         INVARIANT_LT(0, count_nodes(sim));
     }

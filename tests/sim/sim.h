@@ -28,7 +28,7 @@ enum event_kind {
     EVENT_APPLY,
     EVENT_READ_BACK, /* entries asked from the log on disk */
     EVENT_STORED_BACK,
-    EVENT_SNAPSHOT_FAILED,
+    EVENT_SNAPSHOT_ENDED,
     EVENT_CLIENT,
     EVENT_NEMESIS,
 };
@@ -47,7 +47,8 @@ struct event {
     uint64_t node_id;
     uint64_t life; /* of the node: events of an earlier one are void; 0: any */
     struct sim_message *message;
-    struct raft_need need; /* READ_BACK; peer_id too for SNAPSHOT_FAILED */
+    struct raft_need need; /* READ_BACK; peer_id too for SNAPSHOT_ENDED */
+    bool arrived;          /* SNAPSHOT_ENDED */
 };
 
 struct sim_position {
@@ -168,7 +169,7 @@ void node_fini(struct node *node);
 void node_start(struct sim *sim, struct node *node);
 /* with_power: the state machine's state and unsynced writes are lost too (some of them). */
 void node_crash(struct sim *sim, struct node *node, bool with_power);
-void node_lose_snapshot(struct sim *sim, uint64_t from_id, uint64_t to_id);
+void node_end_snapshot(struct sim *sim, uint64_t from_id, uint64_t to_id, bool arrived);
 void node_event(struct sim *sim, struct node *node, struct event *event);
 void node_propose(struct sim *sim, struct node *node, size_t count);
 void node_propose_change(struct sim *sim, struct node *node, struct raft_change change);

@@ -256,6 +256,7 @@ void raft_replicate_on_reply(struct raft *raft, const struct raft_message *messa
 void raft_replicate_on_heartbeat(
         struct raft *raft, struct raft_peer *peer, const struct raft_message *message);
 void raft_replicate_on_unreachable(struct raft *raft, uint64_t peer_id);
+void raft_replicate_on_snapshot_sent(struct raft *raft, uint64_t peer_id);
 void raft_replicate_on_snapshot_failed(struct raft *raft, uint64_t peer_id);
 void raft_replicate_on_read(
         struct raft *raft, uint64_t peer_id, uint64_t first, struct raft_entry_span entries);

@@ -152,6 +152,19 @@ static void on_old_term(struct raft *raft, const struct raft_message *message)
     }
 }
 
+static void follow_term(struct raft *raft, const struct raft_message *message)
+{
+    bool was_follower = raft->role == RAFT_ROLE_FOLLOWER;
+    uint32_t elapsed = raft->election_elapsed;
+    uint32_t timeout = raft->election_timeout;
+    raft_become_follower(raft, message->term, is_from_leader(message->kind) ? message->from : 0);
+    if (was_follower && is_vote_request(message->kind)) {
+        /* Only a vote we grant delays our own candidacy: else one who cannot win could keep us from it. */
+        raft->election_elapsed = elapsed;
+        raft->election_timeout = timeout;
+    }
+}
+
 /* False if the message ends here. Afterwards its term is ours, or it is a pre-vote of a later one. */
 static bool settle_term(struct raft *raft, const struct raft_message *message)
 {
@@ -168,7 +181,7 @@ static bool settle_term(struct raft *raft, const struct raft_message *message)
         bool is_proposed = kind == RAFT_MESSAGE_PRE_VOTE ||
                            (kind == RAFT_MESSAGE_PRE_VOTE_REPLY && !message->reject);
         if (!is_proposed) {
-            raft_become_follower(raft, message->term, is_from_leader(kind) ? message->from : 0);
+            follow_term(raft, message);
         }
     }
     return true;
@@ -377,6 +390,9 @@ static int on_input(struct raft *raft, const struct raft_input *input)
         break;
     case RAFT_INPUT_SNAPSHOT_FAILED:
         raft_replicate_on_snapshot_failed(raft, input->peer_id);
+        break;
+    case RAFT_INPUT_SNAPSHOT_SENT:
+        raft_replicate_on_snapshot_sent(raft, input->peer_id);
         break;
     case RAFT_INPUT_TRANSFER:
         raft_transfer_begin(raft, input->peer_id);

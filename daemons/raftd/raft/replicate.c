@@ -242,7 +242,8 @@ void raft_replicate_on_heartbeat(
     case RAFT_PROGRESS_REPLICATE:
     default:
         if (peer->inflight_count > 0 && peer->next - 1 < raft->log.base_index) {
-            become_probe(peer, peer->match + 1); /* what comes next is gone from the log meanwhile */
+            become_probe(
+                    peer, peer->match + 1); /* what comes next is gone from the log meanwhile */
         } else if (peer->inflight_count > 0) {
             /* Behind all that was sent, in its order: rejected if any of that was lost. */
             send_append(raft, peer, NULL, 0);
@@ -261,6 +262,16 @@ void raft_replicate_on_unreachable(struct raft *raft, uint64_t peer_id)
     struct raft_peer *peer = raft_lead_find_peer(raft, peer_id);
     if (peer != NULL && peer->state == RAFT_PROGRESS_REPLICATE) {
         become_probe(peer, peer->match + 1);
+    }
+}
+
+void raft_replicate_on_snapshot_sent(struct raft *raft, uint64_t peer_id)
+{
+    struct raft_peer *peer = raft_lead_find_peer(raft, peer_id);
+    if (peer != NULL && peer->state == RAFT_PROGRESS_SNAPSHOT) {
+        /* It may still be writing, or have lost it in a crash: it says so when probed behind the snapshot. */
+        become_probe(peer, peer->snapshot_index + 1);
+        peer->probe_sent = true;
     }
 }
 

@@ -70,10 +70,19 @@ bool raft_vote_in_lease(const struct raft *raft)
            raft->election_elapsed < raft->options.election_ticks;
 }
 
+/* A voter whose removal is in the log but not committed may still be needed: it may be the only one to have that entry.
+ * (Its own vote counts no more.) */
+static bool is_still_voter(const struct raft *raft)
+{
+    uint64_t self_id = raft->options.self_id;
+    return id_set_has(&raft_members_now(raft)->voters, self_id) ||
+           id_set_has(&member_history_at(&raft->history, raft->commit)->voters, self_id);
+}
+
 static bool may_campaign(const struct raft *raft)
 {
-    return id_set_has(&raft_members_now(raft)->voters, raft->options.self_id) && !raft->removed &&
-           raft->install_seq == 0 && (raft->writable || raft_is_lone_voter(raft));
+    return is_still_voter(raft) && !raft->removed && raft->install_seq == 0 &&
+           (raft->writable || raft_is_lone_voter(raft));
 }
 
 static void record_vote(struct raft *raft, uint64_t id, bool granted)
@@ -159,13 +168,26 @@ void raft_vote_synced(struct raft *raft)
     tally(raft);
 }
 
-void raft_vote_tick(struct raft *raft)
+/* No leader for a whole timeout, and we may not become one: give up the old one, so that nobody waits for it. One that
+ * is no voter asks around; should it have been removed meanwhile, that is how it is told. */
+static void wait_for_leader(struct raft *raft)
 {
-    if (!may_campaign(raft)) {
-        raft->election_elapsed = MIN(raft->election_elapsed + 1, raft->options.election_ticks);
+    if (raft->election_elapsed < raft->election_timeout) {
         return;
     }
+    raft_become_follower(raft, raft->term, 0);
+    if (!raft->removed && !is_still_voter(raft)) {
+        ask_for_votes(raft, RAFT_MESSAGE_PRE_VOTE, raft->term + 1, false);
+    }
+}
+
+void raft_vote_tick(struct raft *raft)
+{
     raft->election_elapsed++;
+    if (!may_campaign(raft)) {
+        wait_for_leader(raft);
+        return;
+    }
     if (raft->campaign_seq != 0) {
         return; /* the disk still writes our candidacy: another one would only queue behind it */
     }
