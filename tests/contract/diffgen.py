@@ -142,7 +142,7 @@ class Generator:
         if method != b"DELETE" and chance() < 0.85:
             pairs.append((b"value", self.encode_value(self.value())))
         if chance() < 0.12:
-            pairs.append((b"prevValue", self.encode_value(self.value(short=0.9))))
+            pairs.append((b"prevValue", self.encode_value(self.value(short=0.9)[:300])))
         if chance() < 0.16:
             pairs.append((b"prevIndex", self.prev_index(key)))
         if chance() < 0.22:
