@@ -29,6 +29,8 @@ struct end {
     uint64_t late_us; /* when the last number came, after harness->began_us */
     bool drop_in_up;
     bool echo;
+    bool ping_pong;    /* sends one for each that comes, up to to_send */
+    unsigned messages; /* handed to it, over all sessions */
     bool out_of_order;
     char peer_component[64];
 };

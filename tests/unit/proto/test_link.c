@@ -2,6 +2,7 @@
 #include "proto/link.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -310,6 +311,7 @@ static void closing_calls_nobody_and_frees_what_is_under_way(void **state)
 /* A process that can connect, but does not speak our protocol. */
 struct stranger {
     int fd;
+    int listening; /* where it is a listener */
     uint8_t received[256];
     size_t received_bytes;
     struct link_frame reply;
@@ -379,6 +381,74 @@ static void a_message_without_a_hello_is_answered_hello_required(void **state)
     assert_int_equal(stranger.reply.epoch, 7);
     assert_int_equal(LISTENER(h)->ups, 0);
     stranger_leaves();
+}
+
+/* --- a listener of another mind ------------------------------------------------------------------------------ */
+
+static int listen_as_stranger(struct harness *h)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", h->path);
+    assert_int_equal(bind(fd, (const struct sockaddr *)(void *)&address, sizeof address), 0);
+    assert_int_equal(listen(fd, 8), 0);
+    return fd;
+}
+
+static bool stranger_is_dialled(struct harness *h UNUSED)
+{
+    if (stranger.fd < 0) {
+        stranger.fd = accept(stranger.listening, NULL, NULL);
+    }
+    return stranger.fd >= 0;
+}
+
+static bool stranger_heard_hello(struct harness *h)
+{
+    return stranger_replied(h) && stranger.reply.type == LINK_HELLO;
+}
+
+static void stranger_answers(unsigned type, struct span body)
+{
+    uint8_t head[LINK_FRAME_HEAD_BYTES_MAX];
+    struct buf frame = BUF_INIT;
+    struct link_frame answer = { .type = type, .epoch = stranger.reply.epoch };
+    buf_append(&frame, head, link_frame_put_head(&answer, head));
+    buf_append_span(&frame, body);
+    stranger_says(buf_span(&frame));
+    buf_fini(&frame);
+}
+
+static bool dialer_is_up(struct harness *h)
+{
+    return DIALER(h)->link != NULL;
+}
+
+static bool dialer_is_down(struct harness *h)
+{
+    return DIALER(h)->downs == 1;
+}
+
+static void a_dialer_told_hello_required_begins_a_new_session(void **state)
+{
+    struct harness *h = *state;
+    int listening = listen_as_stranger(h);
+    assert_int_equal(fcntl(listening, F_SETFL, O_NONBLOCK), 0);
+    stranger = (struct stranger){ .fd = -1, .listening = listening };
+    harness_open(h, DIALER(h), LINK_REQREP, false, NULL);
+    RUN_UNTIL(h, stranger_is_dialled);
+    RUN_UNTIL(h, stranger_heard_hello);
+    uint64_t first_epoch = stranger.reply.epoch;
+    stranger_answers(LINK_HELLO, stranger.reply.body); /* its own, repeated */
+    RUN_UNTIL(h, dialer_is_up);
+    stranger_answers(LINK_HELLO_REQUIRED, SPAN_LIT("\xc0"));
+    stranger.received_bytes = 0;
+    RUN_UNTIL(h, dialer_is_down);
+    RUN_UNTIL(h, stranger_heard_hello);
+    assert_true(stranger.reply.epoch != first_epoch);
+    assert_int_equal(DIALER(h)->refusals, 0);
+    stranger_leaves();
+    (void)close(listening);
 }
 
 static void a_hello_that_does_not_decode_is_refused(void **state)
@@ -451,6 +521,7 @@ int main(void)
         TEST(a_dialer_finds_a_restarted_listener),
         TEST(closing_calls_nobody_and_frees_what_is_under_way),
         TEST(a_message_without_a_hello_is_answered_hello_required),
+        TEST(a_dialer_told_hello_required_begins_a_new_session),
         TEST(a_hello_that_does_not_decode_is_refused),
         TEST(garbage_breaks_its_own_pipe_and_no_other),
         TEST(a_peer_of_another_user_is_closed_before_it_speaks),
