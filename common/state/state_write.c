@@ -56,6 +56,21 @@ static void find_reserved(struct state_writer *writer)
     }
 }
 
+/* LMDB calls a short write an I/O error, and on a full disk writes are short. What it did write has used up the rest of
+ * the space, so one more page tells. */
+static bool disk_is_full(struct state_writer *writer)
+{
+    static const uint8_t zeros[RESERVE_WRITE_BYTES];
+    int fd;
+
+    find_reserved(writer);
+    if (mdb_env_get_fd(writer->state.env, &fd) != 0) {
+        return false;
+    }
+    ssize_t written = pwrite(fd, zeros, sizeof zeros, (off_t)writer->reserved_bytes);
+    return written < 0 ? errno == ENOSPC || errno == EDQUOT : written < (ssize_t)sizeof zeros;
+}
+
 int state_writer_open(const char *dir, size_t map_bytes, bool create,
         struct state_writer **ret_writer, struct err *err)
 {
@@ -144,6 +159,9 @@ int state_writer_commit(struct state_writer *writer, struct err *err)
     writer->txn = NULL;
     if (code != 0) {
         writer->meta = writer->committed;
+        if (code == EIO && disk_is_full(writer)) {
+            code = ENOSPC;
+        }
         return schema_error(err, code, "commit");
     }
     writer->committed = writer->meta;

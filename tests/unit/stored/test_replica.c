@@ -1,7 +1,13 @@
 /* test_replica.c: batches: what is applied already is passed over, what does not continue is refused, and an error
  * leaves the state as it was. */
 #include <errno.h>
+#include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "tests/unit/stored/machine.h"
 
@@ -255,6 +261,89 @@ static void a_full_disk_leaves_the_state_and_what_was_published(void **state)
     buf_fini(&value);
 }
 
+static int apply_value(struct replica *replica, struct buf *value, uint64_t index)
+{
+    struct buf bytes = BUF_INIT;
+    struct replica_result result;
+
+    machine_encode((struct op){ .kind = OP_CREATE_IN_ORDER,
+                           .instance = 7,
+                           .path = SPAN_LIT("/q"),
+                           .value = buf_span(value) },
+            index, 1, &bytes);
+    struct span entry = buf_span(&bytes);
+    struct apply batch = {
+        .prev_index = index - 1, .prev_term = index > 1, .entries = { &entry, 1 }
+    };
+    int code = replica_apply(replica, &batch, 1, &result, NULL);
+    buf_fini(&bytes);
+    return code;
+}
+
+/* In a child with mounts of its own: fills a small file system, then gives it room. 77: not allowed here. */
+static int fill_a_file_system(const char *dir, struct state_history_limits history)
+{
+    struct replica_config config = {
+        .dir = dir, .create = true, .boot_id = "b", .history = history
+    };
+    struct replica *replica = NULL;
+    struct buf value = BUF_INIT;
+    uint64_t index = 0;
+    int code = 0;
+
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+            mount("tmpfs", dir, "tmpfs", 0, "size=3m") < 0) {
+        return 77;
+    }
+    if (replica_open(&config, &replica, NULL) < 0) {
+        return 1;
+    }
+    memset(buf_reserve(&value, 30000), 'v', 30000);
+    value.bytes = 30000;
+    while (code == 0 && index < 1000) {
+        code = apply_value(replica, &value, ++index);
+    }
+    if (code != -ENOSPC || replica_meta(replica)->applied_index != index - 1) {
+        return 2;
+    }
+    if (apply_value(replica, &value, index) != -ENOSPC) {
+        return 3; /* still full, and still in order */
+    }
+    if (mount("tmpfs", dir, "tmpfs", MS_REMOUNT, "size=64m") < 0) {
+        return 77;
+    }
+    for (unsigned i = 0; i < 100; i++, index++) {
+        if (apply_value(replica, &value, index) != 0) {
+            return 4;
+        }
+    }
+    bool right = replica_meta(replica)->etcd_index == index - 1;
+    replica = replica_close(replica);
+    buf_fini(&value);
+    return right ? 0 : 5;
+}
+
+static void a_full_file_system_is_survived(void **state)
+{
+    struct machine *m = *state;
+    char dir[80];
+    int status = 0;
+
+    (void)snprintf(dir, sizeof dir, "%s/small", m->dir);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        _exit(fill_a_file_system(dir, m->history));
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 77) {
+        skip();
+    }
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -269,6 +358,7 @@ int main(void)
         TEST(the_publication_survives_a_restart),
         TEST(the_ranges_of_publications_follow_each_other),
         TEST(a_full_disk_leaves_the_state_and_what_was_published),
+        TEST(a_full_file_system_is_survived),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
