@@ -8,6 +8,7 @@
 #include "proto/log.h"
 #include "proto/op.h"
 #include "proto/outcome.h"
+#include "proto/peer.h"
 #include "proto/propose.h"
 #include "proto/status.h"
 
@@ -22,6 +23,7 @@ static const struct codec_message *const all_messages[] = {
 #include "proto/log.def"
 #include "proto/op.def"
 #include "proto/outcome.def"
+#include "proto/peer.def"
 #include "proto/propose.def"
 #include "proto/status.def"
 };
