@@ -45,5 +45,5 @@ struct loop_waker *loop_waker_free(struct loop_waker *waker);
 /* Monotonic, cached at the start of the turn. */
 uint64_t loop_now_ms(const struct loop *loop);
 
-/* The uv_loop_t, for common/http and nothing else. */
+/* The uv_loop_t, for common/http and loop_watch.c, and nothing else. */
 void *loop_uv(struct loop *loop);

@@ -85,6 +85,9 @@ void codec_scratch_fini(struct codec_scratch *scratch)
 /* Lists handed out earlier stay where they are: a block that is too small is retired, not moved. */
 static struct span *scratch_take(struct codec_scratch *scratch, size_t count)
 {
+    if (count == 0) {
+        return NULL;
+    }
     if (count > scratch->capacity - scratch->used) {
         size_t capacity = MAX((size_t)SCRATCH_ITEMS_MIN, scratch->capacity * 2);
         capacity = MAX(capacity, count);

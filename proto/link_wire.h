@@ -1,15 +1,14 @@
 /* link_wire.h: one socket path, as events on the loop thread.
  *
- * Everything that nng does on threads of its own ends here: its callbacks put an event into a queue and wake the loop,
- * nothing else. Events of one pipe come in order: added, its messages, removed. A pipe may break at any byte; what it
- * had not delivered is lost: link.c makes good.
+ * Within the host a path is a Unix socket that the loop itself reads and writes (wire_unix.c); between members it is
+ * "tcp://host:port", over nng's byte streams (wire_stream.c). docs/decisions/ says why nng only there, and why not
+ * its protocols.
  *
- * On the wire a message is its length (u32, big endian) and its bytes. We use nng's byte streams and not its
- * protocols: under raw rep of 1.5.2 a peer killed in traffic leaves nng's one reaper thread waiting for ever, after
- * which no end of any pipe is ever told (docs/decisions/links-over-nng-streams.md).
+ * Events of one pipe come in order: added, its messages, removed. A pipe may break at any byte; what it had not delivered
+ * is lost: link.c makes good. On the wire a message is its length (u32, big endian) and its bytes.
  *
- * For tests: nng hands each batch of messages to sendmsg(2), one message an iovec (the rest of a partly sent one
- * aside), so an interposed sendmsg sees, and may drop, delay or double, every message of a process. */
+ * For tests: every message leaves by sendmsg(2), one message an iovec (the rest of a partly sent one aside), so an
+ * interposed sendmsg sees, and may drop, delay or double, every message of a process. */
 #pragma once
 
 #include "proto/link.h"
@@ -44,6 +43,9 @@ struct link_wire *wire_close(struct link_wire *wire);
 
 /* Sends head and body as one message; both are copied. A pipe that is gone, or going, takes it and drops it. */
 void wire_send(struct link_wire *wire, uint32_t pipe, struct span head, struct span body);
+
+/* Bytes given to wire_send and not yet to the kernel. */
+size_t wire_waiting_bytes(struct link_wire *wire, uint32_t pipe);
 
 /* Breaks a pipe; its removed event follows. */
 void wire_close_pipe(struct link_wire *wire, uint32_t pipe);

@@ -51,6 +51,7 @@ struct wire_pipe {
     size_t outbox_count;
     size_t outbox_capacity; /* a power of two */
     size_t sent_bytes;      /* of the first */
+    size_t waiting_bytes;   /* in the outbox */
 };
 
 static uint32_t read_length(const uint8_t *at)
@@ -225,12 +226,14 @@ static void outbox_append(struct wire_pipe *pipe, struct outgoing out)
         pipe->outbox_capacity = capacity;
     }
     pipe->outbox_count++;
+    pipe->waiting_bytes += out.bytes;
     *outbox_at(pipe, pipe->outbox_count - 1) = out;
 }
 
 /* Under lock. */
 static void outbox_drop_first(struct wire_pipe *pipe)
 {
+    pipe->waiting_bytes -= outbox_at(pipe, 0)->bytes;
     free(outbox_at(pipe, 0)->data);
     pipe->outbox_first = (pipe->outbox_first + 1) & (pipe->outbox_capacity - 1);
     pipe->outbox_count--;
@@ -360,6 +363,14 @@ struct wire_pipe *wire_pipe_free(struct wire_pipe *pipe)
 uint32_t wire_pipe_id(const struct wire_pipe *pipe)
 {
     return pipe->id;
+}
+
+size_t wire_pipe_waiting_bytes(struct wire_pipe *pipe)
+{
+    pthread_mutex_lock(&pipe->lock);
+    size_t bytes = pipe->waiting_bytes;
+    pthread_mutex_unlock(&pipe->lock);
+    return bytes;
 }
 
 void wire_pipe_close(struct wire_pipe *pipe)

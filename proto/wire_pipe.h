@@ -27,4 +27,5 @@ struct wire_pipe *wire_pipe_free(struct wire_pipe *pipe);
 uint32_t wire_pipe_id(const struct wire_pipe *pipe);
 void wire_pipe_resume(struct wire_pipe *pipe); /* begins, or goes on, to receive */
 void wire_pipe_send(struct wire_pipe *pipe, struct span head, struct span body);
+size_t wire_pipe_waiting_bytes(struct wire_pipe *pipe);
 void wire_pipe_close(struct wire_pipe *pipe); /* on_end follows */
