@@ -384,7 +384,7 @@ static void fields_in_any_order_and_long_forms_are_understood(void **state)
 
 static void encode_ops(struct buf *out, size_t count)
 {
-    struct span *items = xcalloc(count, sizeof items[0]);
+    struct span *items = xcalloc(count + 1, sizeof items[0]);
     for (size_t i = 0; i < count; i++) {
         items[i] = span_of(i % 2 == 0 ? "even" : "odd!", 4);
     }
@@ -408,6 +408,16 @@ static void lists_stay_where_they_are_until_the_scratch_is_reset(void **state)
     codec_scratch_reset(&f->scratch);
     assert_int_equal(propose_decode(buf_span(&f->bytes), &small, &f->scratch, NULL), 0);
     assert_true(span_eq(small.ops.items[2], SPAN_LIT("even")));
+}
+
+static void an_empty_list_needs_no_scratch(void **state)
+{
+    struct fixture *f = *state;
+    struct propose message;
+    encode_ops(&f->bytes, 0);
+    assert_int_equal(propose_decode(buf_span(&f->bytes), &message, &f->scratch, NULL), 0);
+    assert_int_equal(message.ops.count, 0);
+    assert_int_equal(f->scratch.capacity, 0);
 }
 
 /* --- print ----------------------------------------------------------------------------------------------------- */
@@ -460,6 +470,7 @@ int main(void)
         TEST(unknown_tags_are_skipped_and_counted),
         TEST(fields_in_any_order_and_long_forms_are_understood),
         TEST(lists_stay_where_they_are_until_the_scratch_is_reset),
+        TEST(an_empty_list_needs_no_scratch),
         TEST(a_message_prints_on_one_line_escaped_and_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
