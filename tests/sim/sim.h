@@ -14,10 +14,11 @@
 #include "tests/sim/disk.h"
 #include "tests/sim/rng.h"
 
+#define SIM_MS      UINT64_C(1000000)
+#define SIM_TICK_NS (100 * SIM_MS)
+
 enum {
     SIM_NODES_MAX = 16,
-    SIM_MS = 1000000,
-    SIM_TICK_NS = 100 * SIM_MS,
     SIM_ELECTION_TICKS = 10,
 };
 
