@@ -2,7 +2,8 @@
  *
  *   bench_apply DIR [KEYS [BATCH [WRITES]]]
  *
- * Fills an empty state in DIR with KEYS keys of 256 bytes, then overwrites random ones. */
+ * Fills an empty state in DIR with KEYS keys of 256 bytes, overwrites random ones, then deletes all at once and
+ * goes on writing other keys while sync entries free them. */
 #include <stdlib.h>
 #include <sys/stat.h>
 
@@ -21,20 +22,15 @@ struct feed {
     size_t ends[BATCH_MAX];
     struct span items[BATCH_MAX];
     uint64_t index;
+    uint64_t deadline_ns;
 };
 
-static void add_put(struct feed *feed, size_t position, uint64_t key)
+static void add_op(struct feed *feed, size_t position, struct op op)
 {
-    static const uint8_t value[VALUE_BYTES] = { 'v' };
-    char path[64];
     struct buf op_bytes = BUF_INIT;
 
-    int path_bytes = snprintf(path, sizeof path, "/bench/key%07" PRIu64, key);
-    struct op op = { .kind = OP_SET, .instance = 7, .counter = feed->index };
-    op.path = span_of(path, (size_t)path_bytes);
-    op.value = span_of(value, sizeof value);
-    SET(&op, op_tag_path);
-    SET(&op, op_tag_value);
+    op.instance = 7;
+    op.counter = feed->index;
     op_encode(&op, &op_bytes);
     struct entry entry = { .index = feed->index++, .term = 1, .time_ns = 1000, .kind = ENTRY_OP };
     entry.data = buf_span(&op_bytes);
@@ -42,6 +38,20 @@ static void add_put(struct feed *feed, size_t position, uint64_t key)
     entry_encode(&entry, &feed->bytes);
     feed->ends[position] = feed->bytes.bytes;
     buf_fini(&op_bytes);
+}
+
+static void add_put(struct feed *feed, size_t position, uint64_t key)
+{
+    static const uint8_t value[VALUE_BYTES] = { 'v' };
+    char path[64];
+
+    int path_bytes = snprintf(path, sizeof path, "/bench/key%07" PRIu64, key);
+    struct op op = { .kind = OP_SET };
+    op.path = span_of(path, (size_t)path_bytes);
+    op.value = span_of(value, sizeof value);
+    SET(&op, op_tag_path);
+    SET(&op, op_tag_value);
+    add_op(feed, position, op);
 }
 
 static uint64_t apply(struct feed *feed, size_t count)
@@ -62,7 +72,38 @@ static uint64_t apply(struct feed *feed, size_t count)
         exit(1);
     }
     buf_clear(&feed->bytes);
+    feed->deadline_ns = result.next_deadline_ns;
     return clock_monotonic_ns() - begin_ns;
+}
+
+/* What others' batches cost while a subtree is freed. */
+static void empty_trash(struct feed *feed, size_t batch)
+{
+    uint64_t worst_ns = 0;
+    uint64_t spent_ns = 0;
+    unsigned batches = 0;
+    struct op op = { .kind = OP_DELETE, .path = SPAN_LIT("/bench"), .recursive = true };
+    SET(&op, op_tag_path);
+    SET(&op, op_tag_recursive);
+
+    add_op(feed, 0, op);
+    uint64_t delete_ns = apply(feed, 1);
+    do {
+        op = (struct op){ .kind = OP_SYNC };
+        add_op(feed, 0, op);
+        for (size_t i = 1; i < batch; i++) {
+            op = (struct op){ .kind = OP_SET, .path = SPAN_LIT("/other") };
+            SET(&op, op_tag_path);
+            add_op(feed, i, op);
+        }
+        uint64_t took_ns = apply(feed, batch);
+        worst_ns = MAX(worst_ns, took_ns);
+        spent_ns += took_ns;
+        batches++;
+    } while (feed->deadline_ns != 0);
+    (void)printf("recursive delete: %.1f us; then %u batches of %zu, mean %.0f us, worst %.0f us\n",
+            (double)delete_ns / 1e3, batches, batch, (double)spent_ns / batches / 1e3,
+            (double)worst_ns / 1e3);
 }
 
 int main(int argc, char **argv)
@@ -104,6 +145,7 @@ int main(int argc, char **argv)
                  "\n",
             keys, batch, writes, (double)spent_ns / 1e3 / (double)writes,
             state_writer_file_bytes(replica_writer(feed.replica)) >> 20);
+    empty_trash(&feed, batch);
     (void)replica_close(feed.replica);
     buf_fini(&feed.bytes);
     return 0;
