@@ -1,0 +1,167 @@
+"""A full disk, and a disk that fails: nothing is acknowledged that is not there, reads go on, and it resumes."""
+
+import os
+import time
+
+import pytest
+
+import harness
+from harness import Connection, Keys, exchange, poll
+from harness.faults import Disk, Writers, can_cut_power
+from harness.wire import WireError
+from sizes import sized
+
+pytestmark = [pytest.mark.ours, pytest.mark.limit(900)]
+
+
+def put(port, key, value="v", timeout=10.0):
+    """(status, body) of a PUT, or (0, what happened)."""
+    try:
+        answer = exchange(port, "PUT", "/v2/keys%s?value=%s" % (key, value), timeout=timeout)
+        return answer.status, answer.body
+    except (OSError, WireError) as why:
+        return 0, repr(why).encode()
+
+
+def fill_up(folder):
+    """A file that takes all the room there is."""
+    path = os.path.join(folder, "filler")
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    for size in (1 << 20, 1 << 12, 512):
+        try:
+            while True:
+                os.write(fd, b"f" * size)
+        except OSError:
+            pass
+    os.close(fd)
+    return path
+
+
+def test_a_full_disk_refuses_writes_keeps_reads_and_resumes():
+    why = can_cut_power()
+    if why:
+        pytest.skip(why)
+    with Disk(300) as disk, harness.new_server(data_dir=disk.path + "/data", quick_clock=True) as server:
+        server.start()
+        with Writers(server.port, "/before", count=8, value_bytes=2000) as writers:
+            writers.wait_for(300)
+        assert writers.problems() == []
+        filler = fill_up(disk.path)
+        with Writers(server.port, "/meanwhile", count=8, timeout=10, value_bytes=20000) as meanwhile:
+            # A write that was in the log when the state met the end of the space can only time out; those behind it
+            # are refused at once, and told why.
+            def refused():
+                status, body = put(server.port, "/probe", "x" * 3000)
+                assert exchange(server.port, "GET", "/v2/keys/before/w0/1").status == 200
+                return status == 500 and b'"errorCode":300' in body and b"no space" in body.lower()
+
+            poll(refused, 60, "writes are refused for want of space")
+        # Reads, and all daemons, are still there.
+        assert exchange(server.port, "GET", "/v2/keys/before?recursive=true").status == 200
+        assert set(server.pids()) >= {"raftd", "stored", "gatewayd"}
+        os.unlink(filler)
+        poll(lambda: put(server.port, "/probe")[0] in (200, 201), 30, "writes resume when there is space")
+        assert meanwhile.problems() == [] and writers.problems() == []
+        server.kill()
+        server.start()
+        assert meanwhile.problems() == [] and writers.problems() == []
+
+
+WRITE_SITES = ["write", "pwrite", "writev", "pwritev", "fallocate", "ftruncate", "rename", "any"]
+
+
+@pytest.mark.parametrize("path", ["/wal/", "/state/", "/snap/"])
+def test_no_space_at_each_write_site_loses_nothing(shim, path):
+    """The nth call and all behind it fail with ENOSPC; then there is space again. Every site has its turn."""
+    nths = sized([1], [1, 2, 3, 5, 9], range(1, 60))
+    with harness.new_server(["--snapshot-count=50"], env=shim.env, quick_clock=True) as server:
+        server.start()
+        for call in WRITE_SITES:
+            for nth in nths:
+                shim.forget()
+                with Writers(server.port, "/%s%s%d" % (call, path.replace("/", ""), nth), count=4, timeout=4) as writers:
+                    writers.wait_for(20)
+                    shim.set("call=%s path=%s nth=%d do=error:ENOSPC" % (call, path, nth))
+                    deadline = time.monotonic() + 1.0
+                    while not shim.hits() and time.monotonic() < deadline:
+                        time.sleep(0.01)
+                    if shim.hits():
+                        # Reads go on meanwhile.
+                        assert exchange(server.port, "GET", "/v2/keys/?quorum=false").status == 200
+                    shim.set()
+                    writers.wait_for(20, timeout=60)
+                assert writers.problems() == [], (call, nth)
+
+
+@pytest.mark.parametrize("call", ["fdatasync", "pwritev"])
+def test_an_error_of_the_log_acknowledges_nothing_and_stops_raftd(shim, call):
+    """What the kernel kept after a failed sync is unknown: raftd ends with status 3, and recovers from the disk."""
+    with harness.new_server(env=shim.env, quick_clock=True) as server:
+        server.start()
+        with Writers(server.port, "/w", count=8, timeout=3) as writers:
+            writers.wait_for(50)
+            first = server.daemon("raftd")
+            shim.set("proc=raftd call=%s path=.wal do=error:EIO" % call)
+            poll(lambda: shim.hits(), 5, "the error is met")
+            acked = writers.count()
+            poll(lambda: first not in server.pids().get("raftd", []), 5, "raftd ends")
+            assert writers.count() - acked <= 8, "writes were acknowledged behind a failed sync"
+            assert exchange(server.port, "GET", "/v2/keys/w?recursive=true").status == 200
+            shim.set()
+        log = server.log()
+        assert "status=3" in log or "status 3" in log or "exit=3" in log, log[-2000:]
+        # It is left alone for 30 s: a new start does not wait.
+        server.kill()
+        server.start()
+        assert writers.problems() == []
+        assert put(server.port, "/after")[0] == 201
+
+
+def test_an_error_of_the_state_is_mended_from_the_log(shim):
+    """The state is a cache of the log: stored may throw it away, but nothing is lost."""
+    with harness.new_server(env=shim.env, quick_clock=True) as server:
+        server.start()
+        with Writers(server.port, "/w", count=8, timeout=5) as writers:
+            writers.wait_for(50)
+            shim.set("proc=stored call=pwrite,writev,pwritev,write path=data.mdb nth=3 count=1 do=error:EIO")
+            poll(lambda: shim.hits(), 5, "the error is met")
+            shim.set()
+            poll(lambda: put(server.port, "/probe", timeout=5)[0] in (200, 201), 60, "writes resume", every=0.1)
+        server.kill()
+        server.start()
+        assert writers.problems() == []
+
+
+def test_short_writes_of_the_log_are_completed(shim):
+    with harness.new_server(env=shim.env, quick_clock=True) as server:
+        server.start()
+        with Writers(server.port, "/w", count=4, value_bytes=500) as writers:
+            writers.wait_for(20)
+            shim.set("call=pwrite,pwritev,writev,write path=.wal do=short")
+            writers.wait_for(20)
+            shim.set()
+        assert [h for h in shim.hits() if ".wal" in h]
+        server.kill()
+        server.start()
+        assert writers.problems() == []
+
+
+def test_slow_syncs_slow_writes_and_nothing_else(shim):
+    with harness.new_server(env=shim.env, quick_clock=True) as server:
+        server.start()
+        keys = Keys(server.port)
+        keys.put("/k", "v")
+        shim.set("proc=raftd call=fdatasync path=.wal do=delay:300")
+        began = time.monotonic()
+        assert keys.put("/k", "w").status == 200
+        assert time.monotonic() - began >= 0.29
+        with Writers(server.port, "/w", count=8) as writers:
+            slowest = 0.0
+            for _ in range(50):
+                began = time.monotonic()
+                assert keys.get("/k").status == 200
+                slowest = max(slowest, time.monotonic() - began)
+            writers.wait_for(8)
+        assert slowest < 0.25, "a read waited %.3f s for a sync" % slowest
+        shim.set()
+        keys.close()
