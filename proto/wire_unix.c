@@ -40,6 +40,7 @@ struct pipe {
     int fd;
     int64_t uid;
     int64_t pid;
+    uint64_t since_ms;
     struct loop_watch *watch;
     bool is_broken;
     struct wire_message *partial; /* a message that has begun to come */
@@ -167,6 +168,10 @@ static void on_reap(void *user)
     bool any = !list_is_empty(&broken);
     while (!list_is_empty(&broken)) {
         struct pipe *pipe = CONTAINER_OF(broken.next, struct pipe, node);
+        if (loop_now_ms(wire->loop) - pipe->since_ms >= REDIAL_MS_MAX) {
+            wire->dial_ms =
+                    0; /* at once; but not for ever at once to somebody who hangs up on us */
+        }
         emit(wire, pipe, WIRE_PIPE_REMOVED, NULL);
         pipe_free(pipe);
         schedule_dial(wire);
@@ -402,6 +407,7 @@ static void add_pipe(struct wire_unix *wire, int take_fd)
     pipe->fd = take_fd;
     pipe->uid = known ? (int64_t)peer.uid : -1;
     pipe->pid = peer.pid;
+    pipe->since_ms = loop_now_ms(wire->loop);
     pipe->id = ++wire->next_pipe == 0 ? ++wire->next_pipe : wire->next_pipe;
     list_append(&wire->pipes, &pipe->node);
     pipe->watch = loop_watch_new(wire->loop, take_fd, on_ready, pipe);
@@ -431,7 +437,11 @@ static void on_connection(void *user, unsigned events)
             add_pipe(wire, fd);
         }
     }
-    loop_watch_set(wire->listen_watch, may_accept(wire) ? LOOP_READABLE : 0);
+    bool is_out_of_files = fd < 0 && (errno == EMFILE || errno == ENFILE);
+    loop_watch_set(wire->listen_watch, may_accept(wire) && !is_out_of_files ? LOOP_READABLE : 0);
+    if (is_out_of_files) {
+        loop_timer_start(wire->reap_timer, REDIAL_MS_MAX, 0); /* looks again then */
+    }
     drained(wire);
 }
 
@@ -447,7 +457,6 @@ static void on_dial(void *user)
         schedule_dial(wire);
         return;
     }
-    wire->dial_ms = 0;
     add_pipe(wire, fd);
     drained(wire);
 }
@@ -480,8 +489,14 @@ static int start_listening(struct wire_unix *wire, struct err *err)
         (void)unlink(path);
         r = bind(wire->listen_fd, address, sizeof wire->address);
     }
+    if (r < 0) {
+        r = err_errno(err, "listen on %s", path);
+        (void)close(wire->listen_fd);
+        wire->listen_fd = -1; /* the path is somebody else's: not ours to remove */
+        return r;
+    }
     /* Nobody can connect before listen, so the mode is right in time. */
-    if (r < 0 || chmod(path, SOCKET_MODE) < 0 || listen(wire->listen_fd, BACKLOG) < 0) {
+    if (chmod(path, SOCKET_MODE) < 0 || listen(wire->listen_fd, BACKLOG) < 0) {
         return err_errno(err, "listen on %s", path);
     }
     wire->listen_watch = loop_watch_new(wire->loop, wire->listen_fd, on_connection, wire);

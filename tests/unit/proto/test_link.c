@@ -1,19 +1,18 @@
-/* test_link.c: sessions begin, carry messages and end. Faults of the wire are in test_link_faults. */
+/* test_link.c: sessions begin, carry messages and end. Faults of the wire are in test_link_faults, peers
+ * that do not speak our protocol in test_link_strangers. */
 #include "proto/link.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-#include "proto/link_frame.h"
 #include "tests/unit/proto/link_harness.h"
 
 #define LISTENER(harness) (&(harness)->ends[0])
@@ -102,6 +101,8 @@ static void a_path_in_use_is_an_error_that_names_it(void **state)
     assert_int_equal(link_hub_open(h->loop, &config, &second, &err), -EADDRINUSE);
     assert_null(second);
     assert_non_null(strstr(err.text, h->path));
+    harness_open(h, DIALER(h), LINK_PAIR, false, NULL); /* and whoever had it keeps it */
+    RUN_UNTIL(h, both_up);
 }
 
 /* --- messages ----------------------------------------------------------------------------------------------- */
@@ -306,197 +307,59 @@ static void closing_calls_nobody_and_frees_what_is_under_way(void **state)
     assert_int_equal(DIALER(h)->downs + LISTENER(h)->downs, 0);
 }
 
-/* --- strangers ---------------------------------------------------------------------------------------------- */
+/* --- between hosts ------------------------------------------------------------------------------------------- */
 
-/* A process that can connect, but does not speak our protocol. */
-struct stranger {
-    int fd;
-    int listening; /* where it is a listener */
-    uint8_t received[256];
-    size_t received_bytes;
-    struct link_frame reply;
-    bool gone;
-};
-
-static struct stranger stranger;
-
-static void stranger_dials(struct harness *h)
+/* A port that was free a moment ago. */
+static void use_tcp(struct harness *h)
 {
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", h->path);
-    stranger = (struct stranger){ .fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) };
-    assert_true(stranger.fd >= 0);
-    assert_int_equal(
-            connect(stranger.fd, (const struct sockaddr *)(void *)&address, sizeof address), 0);
-}
-
-static void stranger_writes(struct span bytes)
-{
-    assert_int_equal(send(stranger.fd, bytes.data, bytes.bytes, MSG_NOSIGNAL), bytes.bytes);
-}
-
-static void stranger_says(struct span frame)
-{
-    const uint8_t length[4] = { 0, 0, 0, (uint8_t)frame.bytes };
-    stranger_writes(span_of(length, sizeof length));
-    stranger_writes(frame);
-}
-
-static void stranger_reads(void)
-{
-    struct stranger *s = &stranger;
-    ssize_t n = recv(s->fd, s->received + s->received_bytes, sizeof s->received - s->received_bytes,
-            MSG_DONTWAIT);
-    s->gone |= n == 0 || (n < 0 && errno == ECONNRESET);
-    s->received_bytes += n > 0 ? (size_t)n : 0;
-}
-
-static bool stranger_replied(struct harness *h UNUSED)
-{
-    stranger_reads();
-    return stranger.received_bytes > 4 &&
-           link_frame_parse(span_of(stranger.received + 4, stranger.received_bytes - 4),
-                   &stranger.reply, NULL) == 0;
-}
-
-static bool stranger_gone(struct harness *h UNUSED)
-{
-    stranger_reads();
-    return stranger.gone;
-}
-
-static void stranger_leaves(void)
-{
-    (void)close(stranger.fd);
-}
-
-static void a_message_without_a_hello_is_answered_hello_required(void **state)
-{
-    struct harness *h = *state;
-    harness_open(h, LISTENER(h), LINK_REQREP, true, NULL);
-    stranger_dials(h);
-    stranger_says(SPAN_LIT("\x95\x01\x07\x01\x00\x80"));
-    RUN_UNTIL(h, stranger_replied);
-    assert_int_equal(stranger.reply.type, LINK_HELLO_REQUIRED);
-    assert_int_equal(stranger.reply.epoch, 7);
-    assert_int_equal(LISTENER(h)->ups, 0);
-    stranger_leaves();
-}
-
-/* --- a listener of another mind ------------------------------------------------------------------------------ */
-
-static int listen_as_stranger(struct harness *h)
-{
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", h->path);
+    struct sockaddr_in address = { .sin_family = AF_INET,
+        .sin_addr = { .s_addr = htonl(INADDR_LOOPBACK) } };
+    socklen_t bytes = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(fd, (const struct sockaddr *)(void *)&address, sizeof address), 0);
-    assert_int_equal(listen(fd, 8), 0);
-    return fd;
+    assert_int_equal(getsockname(fd, (struct sockaddr *)(void *)&address, &bytes), 0);
+    (void)close(fd);
+    (void)snprintf(h->path, sizeof h->path, "tcp://127.0.0.1:%u", ntohs(address.sin_port));
 }
 
-static bool stranger_is_dialled(struct harness *h UNUSED)
-{
-    if (stranger.fd < 0) {
-        stranger.fd = accept(stranger.listening, NULL, NULL);
-    }
-    return stranger.fd >= 0;
-}
-
-static bool stranger_heard_hello(struct harness *h)
-{
-    return stranger_replied(h) && stranger.reply.type == LINK_HELLO;
-}
-
-static void stranger_answers(unsigned type, struct span body)
-{
-    uint8_t head[LINK_FRAME_HEAD_BYTES_MAX];
-    struct buf frame = BUF_INIT;
-    struct link_frame answer = { .type = type, .epoch = stranger.reply.epoch };
-    buf_append(&frame, head, link_frame_put_head(&answer, head));
-    buf_append_span(&frame, body);
-    stranger_says(buf_span(&frame));
-    buf_fini(&frame);
-}
-
-static bool dialer_is_up(struct harness *h)
-{
-    return DIALER(h)->link != NULL;
-}
-
-static bool dialer_is_down(struct harness *h)
-{
-    return DIALER(h)->downs == 1;
-}
-
-static void a_dialer_told_hello_required_begins_a_new_session(void **state)
+static void messages_go_both_ways_over_tcp(void **state)
 {
     struct harness *h = *state;
-    int listening = listen_as_stranger(h);
-    assert_int_equal(fcntl(listening, F_SETFL, O_NONBLOCK), 0);
-    stranger = (struct stranger){ .fd = -1, .listening = listening };
-    harness_open(h, DIALER(h), LINK_REQREP, false, NULL);
-    RUN_UNTIL(h, stranger_is_dialled);
-    RUN_UNTIL(h, stranger_heard_hello);
-    uint64_t first_epoch = stranger.reply.epoch;
-    stranger_answers(LINK_HELLO, stranger.reply.body); /* its own, repeated */
-    RUN_UNTIL(h, dialer_is_up);
-    stranger_answers(LINK_HELLO_REQUIRED, SPAN_LIT("\xc0"));
-    stranger.received_bytes = 0;
-    RUN_UNTIL(h, dialer_is_down);
-    RUN_UNTIL(h, stranger_heard_hello);
-    assert_true(stranger.reply.epoch != first_epoch);
-    assert_int_equal(DIALER(h)->refusals, 0);
-    stranger_leaves();
-    (void)close(listening);
-}
-
-static void a_hello_that_does_not_decode_is_refused(void **state)
-{
-    struct harness *h = *state;
-    harness_open(h, LISTENER(h), LINK_REQREP, true, NULL);
-    stranger_dials(h);
-    stranger_says(SPAN_LIT("\x95\xcc\xf0\x07\x00\x00\x81\x01\x05"));
-    RUN_UNTIL(h, stranger_replied);
-    assert_int_equal(stranger.reply.type, LINK_REFUSED);
-    assert_int_equal(LISTENER(h)->ups, 0);
-    stranger_leaves();
-}
-
-static void garbage_breaks_its_own_pipe_and_no_other(void **state)
-{
-    struct harness *h = *state;
+    use_tcp(h);
+    LISTENER(h)->to_send = 1000;
+    DIALER(h)->to_send = 1500;
     open_both(h, LINK_REQREP, NULL);
-    stranger_dials(h);
-    stranger_says(SPAN_LIT("\xdd\x01\x00\x00\x00"));
-    RUN_UNTIL(h, stranger_gone);
-    stranger_leaves();
-    stranger_dials(h);
-    stranger_writes(SPAN_LIT("\x00\x00\x00\x00")); /* an empty message */
-    RUN_UNTIL(h, stranger_gone);
-    stranger_leaves();
-    stranger_dials(h);
-    stranger_writes(SPAN_LIT("\xff\xff\xff\xff")); /* one of 4 GiB */
-    RUN_UNTIL(h, stranger_gone);
-    stranger_leaves();
-    DIALER(h)->to_send = 1;
-    assert_int_equal(end_send(DIALER(h)), 0);
     RUN_UNTIL(h, all_arrived);
-    assert_int_equal(LISTENER(h)->downs, 0);
+    assert_false(LISTENER(h)->out_of_order || DIALER(h)->out_of_order);
 }
 
-static void a_peer_of_another_user_is_closed_before_it_speaks(void **state)
+static void large_frames_arrive_over_tcp(void **state)
 {
     struct harness *h = *state;
-    uint64_t uids[] = { getuid() + 1U, getuid() + 2U };
-    struct link_config tune = { .peer_uids = uids, .peer_uid_count = 2 };
-    harness_open(h, LISTENER(h), LINK_REQREP, true, &tune);
-    stranger_dials(h);
-    RUN_UNTIL(h, stranger_gone);
-    stranger_leaves();
-    harness_close(LISTENER(h));
-    uids[1] = getuid();
-    open_both(h, LINK_REQREP, &tune);
+    struct buf body = BUF_INIT;
+    use_tcp(h);
+    open_both(h, LINK_REQREP, NULL);
+    for (uint64_t i = 1; i <= 3; i++) {
+        end_encode(i, 7 * 1024 * 1024, &body);
+        assert_int_equal(link_send(DIALER(h)->link, 1, &body), 0);
+    }
+    DIALER(h)->to_send = 3;
+    RUN_UNTIL(h, all_arrived);
+    assert_false(LISTENER(h)->out_of_order);
+}
+
+static void a_dialer_finds_a_restarted_listener_over_tcp(void **state)
+{
+    struct harness *h = *state;
+    use_tcp(h);
+    open_both(h, LINK_REQREP, NULL);
+    for (int i = 0; i < 3; i++) {
+        DIALER(h)->downs = 0;
+        harness_close(LISTENER(h));
+        RUN_UNTIL(h, dialer_down);
+        harness_open(h, LISTENER(h), LINK_REQREP, true, NULL);
+        RUN_UNTIL(h, both_up);
+    }
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, harness_setup, harness_teardown)
@@ -520,11 +383,9 @@ int main(void)
         TEST(a_link_dropped_in_on_up_goes_down_and_comes_again),
         TEST(a_dialer_finds_a_restarted_listener),
         TEST(closing_calls_nobody_and_frees_what_is_under_way),
-        TEST(a_message_without_a_hello_is_answered_hello_required),
-        TEST(a_dialer_told_hello_required_begins_a_new_session),
-        TEST(a_hello_that_does_not_decode_is_refused),
-        TEST(garbage_breaks_its_own_pipe_and_no_other),
-        TEST(a_peer_of_another_user_is_closed_before_it_speaks),
+        TEST(messages_go_both_ways_over_tcp),
+        TEST(large_frames_arrive_over_tcp),
+        TEST(a_dialer_finds_a_restarted_listener_over_tcp),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
