@@ -281,7 +281,8 @@ class Etcd(Server):
     kind = "etcd"
 
     def binary(self):
-        return "/usr/bin/etcd"
+        installed = "/usr/bin/etcd"
+        return installed if os.path.exists(installed) else os.path.join(SOURCE, "deps", "etcd", "etcd")
 
 
 class Quorate(Server):
