@@ -347,28 +347,40 @@ uint64_t state_writer_file_bytes(const struct state_writer *writer)
     return (info.me_last_pgno + 1) * (uint64_t)stat.ms_psize;
 }
 
-/* Table 0 is LMDB's list of free pages: each row holds a count and then the pages' numbers. */
-int state_writer_free_bytes(struct state_writer *writer, uint64_t *ret_bytes)
+/* Table 0 is LMDB's list of free pages: each row holds a count and then the pages' numbers. Only a reader may walk it. */
+static int count_free_pages(MDB_txn *txn, uint64_t *ret_pages)
 {
     MDB_cursor *cursor = NULL;
     MDB_val key;
     MDB_val value;
+
+    *ret_pages = 0;
+    int code = mdb_cursor_open(txn, 0, &cursor);
+    while (code == 0 && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
+        size_t count;
+        memcpy(&count, value.mv_data, sizeof count);
+        *ret_pages += count;
+    }
+    if (cursor != NULL) {
+        mdb_cursor_close(cursor);
+    }
+    return code == MDB_NOTFOUND ? 0 : code;
+}
+
+int state_writer_free_bytes(struct state_writer *writer, uint64_t *ret_bytes)
+{
+    MDB_txn *txn;
     MDB_stat stat;
     uint64_t pages = 0;
 
     (void)mdb_env_stat(writer->state.env, &stat);
-    int code = mdb_cursor_open(writer->txn, 0, &cursor);
-    if (code != 0) {
-        return schema_error(NULL, code, "count free pages");
+    int code = mdb_txn_begin(writer->state.env, NULL, MDB_RDONLY, &txn);
+    if (code == 0) {
+        code = count_free_pages(txn, &pages);
+        mdb_txn_abort(txn);
     }
-    while ((code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
-        size_t count;
-        memcpy(&count, value.mv_data, sizeof count);
-        pages += count;
-    }
-    mdb_cursor_close(cursor);
     *ret_bytes = pages * stat.ms_psize;
-    return code == MDB_NOTFOUND ? 0 : schema_error(NULL, code, "count free pages");
+    return code == 0 ? 0 : schema_error(NULL, code, "count free pages");
 }
 
 int state_writer_reader_check(struct state_writer *writer)

@@ -85,7 +85,7 @@ int state_writer_sync(struct state_writer *writer, struct err *err);
 int state_writer_copy(struct state_writer *writer, int fd, struct err *err); /* compact; any fd, a pipe too */
 uint64_t state_writer_txn_id(const struct state_writer *writer);             /* of the last commit */
 uint64_t state_writer_file_bytes(const struct state_writer *writer);
-int state_writer_free_bytes(struct state_writer *writer, uint64_t *ret_bytes); /* inside a transaction */
+int state_writer_free_bytes(struct state_writer *writer, uint64_t *ret_bytes); /* pages nobody needs */
 
 /* The transaction id of the environment in `dir`, without touching its tables: nothing but its two meta pages need be
  * sound. No other handle on it may be open in this process. */

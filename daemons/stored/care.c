@@ -107,6 +107,7 @@ static void on_care_timer(void *user)
     care_check_readers(stored);
     if (replica != NULL) {
         look_at_readers(stored, replica_writer(replica));
+        compaction_consider(stored);
     }
 }
 

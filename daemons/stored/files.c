@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 static void close_fd(const int *fd)
@@ -65,6 +66,12 @@ int files_make_dir(const char *path, unsigned mode, struct err *err)
     }
     *slash = '\0';
     return files_sync_dir(parent, err);
+}
+
+uint64_t files_space_bytes(const char *path)
+{
+    struct statvfs stat;
+    return statvfs(path, &stat) == 0 ? (uint64_t)stat.f_bavail * stat.f_frsize : UINT64_MAX;
 }
 
 int files_remove_dir(const char *path, struct err *err)

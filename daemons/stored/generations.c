@@ -31,18 +31,24 @@ static void data_path_of(
     (void)snprintf(ret_path, STATE_PATH_BYTES_MAX, "%.*s/data.mdb", STATE_PATH_BYTES_MAX - 16, dir);
 }
 
-static int open_live(struct generations *generations, uint64_t number, struct err *err)
+int generations_open_built(struct generations *generations, const char *dir,
+        struct replica **ret_replica, struct err *err)
 {
-    char dir[STATE_PATH_BYTES_MAX];
-
-    state_generation_path(generations->state_dir, number, dir);
     struct replica_config config = {
         .dir = dir,
         .map_bytes = generations->map_bytes,
         .history = generations->history,
         .boot_id = generations->boot_id,
     };
-    TRY(replica_open(&config, &generations->replica, err));
+    return replica_open(&config, ret_replica, err);
+}
+
+static int open_live(struct generations *generations, uint64_t number, struct err *err)
+{
+    char dir[STATE_PATH_BYTES_MAX];
+
+    state_generation_path(generations->state_dir, number, dir);
+    TRY(generations_open_built(generations, dir, &generations->replica, err));
     generations->number = number;
     return 0;
 }

@@ -53,6 +53,9 @@ int generations_prepare(struct generations *generations, uint64_t *ret_number,
 int generations_build_empty(const char *dir, size_t map_bytes, struct err *err);
 int generations_build_loaded(const char *dir, size_t map_bytes, const char *snapshot_path,
         uint64_t cluster_id, uint64_t member_id, struct err *err);
+/* Opens what was built, to be brought up to the live state; to be closed before the switch. */
+int generations_open_built(struct generations *generations, const char *dir,
+        struct replica **ret_replica, struct err *err);
 /* The folder becomes the live state; the old one is removed. */
 int generations_switch(struct generations *generations, uint64_t number, struct err *err);
 /* Gives the prepared folder up. */

@@ -9,6 +9,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "daemons/stored/files.h"
 #include "daemons/stored/stored_impl.h"
 
 enum {
@@ -27,6 +28,8 @@ static void *job_run(void *argument)
 
     if (job->kind == JOB_MAKE_SNAPSHOT) {
         job->result = snapshot_make(job->writer, job->dir, &job->made, &job->err);
+    } else if (job->kind == JOB_COMPACT) {
+        job->result = snapshot_copy_env(job->writer, job->dir, &job->err);
     } else if (job->index == 0) {
         job->result = generations_build_empty(job->dir, job->stored->config.map_bytes, &job->err);
     } else {
@@ -50,10 +53,33 @@ static void job_start(struct stored *stored)
     job->thread = thread;
 }
 
+bool jobs_begin(struct stored *stored, const struct job *job)
+{
+    struct snapshots *snapshots = &stored->snapshots;
+
+    if (snapshots->job.kind != JOB_NONE) {
+        return false;
+    }
+    snapshots->job = *job;
+    snapshots->file_bytes_at_start = state_writer_file_bytes(job->writer);
+    job_start(stored);
+    return true;
+}
+
 /* The share of the newest snapshot's size that the log must have grown by. */
 static bool log_has_grown(const struct snapshots *snapshots)
 {
     return snapshots->log_bytes >= snapshots->newest.bytes / 2;
+}
+
+bool jobs_has_room(const struct stored *stored, struct state_writer *writer, uint64_t *ret_bytes)
+{
+    uint64_t file_bytes = state_writer_file_bytes(writer);
+    uint64_t free_bytes = 0;
+
+    (void)state_writer_free_bytes(writer, &free_bytes);
+    *ret_bytes = file_bytes - MIN(file_bytes, free_bytes);
+    return files_space_bytes(stored->snap_dir) / 5 * 4 >= *ret_bytes;
 }
 
 void jobs_consider_snapshot(struct stored *stored)
@@ -70,12 +96,17 @@ void jobs_consider_snapshot(struct stored *stored)
     if (snapshots->failed_at_ms != 0 && clock_monotonic_ms() < snapshots->failed_at_ms + RETRY_MS) {
         return;
     }
-    struct job *job = &snapshots->job;
-    *job = (struct job){ .kind = JOB_MAKE_SNAPSHOT, .writer = replica_writer(replica) };
-    (void)snprintf(job->dir, sizeof job->dir, "%s", stored->snap_dir);
-    snapshots->file_bytes_at_start = state_writer_file_bytes(job->writer);
+    uint64_t needed_bytes;
+    if (!jobs_has_room(stored, replica_writer(replica), &needed_bytes)) {
+        snapshots->failed_at_ms = clock_monotonic_ms();
+        log_error("stored.snapshot.no_room",
+                "needed_bytes=%" PRIu64 " action=try_again retry_ms=%d", needed_bytes, RETRY_MS);
+        return;
+    }
+    struct job job = { .kind = JOB_MAKE_SNAPSHOT, .writer = replica_writer(replica) };
+    (void)snprintf(job.dir, sizeof job.dir, "%s", stored->snap_dir);
     log_debug("stored.snapshot.begin", "applied_index=%" PRIu64, applied);
-    job_start(stored);
+    (void)jobs_begin(stored, &job);
 }
 
 static void begin_load(struct stored *stored)
@@ -108,6 +139,7 @@ void jobs_load(struct stored *stored, uint64_t index, uint64_t term)
     stored->snapshots.load_due = true;
     stored->snapshots.load_index = index;
     stored->snapshots.load_term = term;
+    compaction_cancel(stored);
     if (stored->snapshots.job.kind == JOB_NONE) {
         begin_load(stored);
     }
@@ -181,6 +213,8 @@ static void on_job_done(void *user)
     job->kind = JOB_NONE;
     if (done.kind == JOB_MAKE_SNAPSHOT) {
         on_snapshot_made(stored, &done);
+    } else if (done.kind == JOB_COMPACT) {
+        compaction_copied(stored, &done);
     } else if (stored->snapshots.load_due) {
         generations_discard(stored->generations, done.number); /* another was ordered meanwhile */
     } else if (done.result < 0) {
@@ -208,7 +242,8 @@ uint64_t jobs_pause_ms(const struct stored *stored, uint64_t grown_bytes)
     const struct snapshots *snapshots = &stored->snapshots;
     uint64_t start_bytes = snapshots->file_bytes_at_start;
 
-    if (snapshots->job.kind != JOB_MAKE_SNAPSHOT || grown_bytes == 0) {
+    bool copying = snapshots->job.kind == JOB_MAKE_SNAPSHOT || snapshots->job.kind == JOB_COMPACT;
+    if (!copying || grown_bytes == 0) {
         return 0;
     }
     uint64_t now_bytes = state_writer_file_bytes(snapshots->job.writer);

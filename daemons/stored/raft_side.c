@@ -176,6 +176,7 @@ static bool apply_message(struct stored *stored, struct span body)
             return !raft->paused;
         }
         if (result == 0) {
+            compaction_note(stored, body);
             jobs_consider_snapshot(stored);
             return true;
         }

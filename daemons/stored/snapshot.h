@@ -38,6 +38,9 @@ int snapshot_verify(const char *path, struct snapshot_info *ret_info, struct err
 int snapshot_unpack(
         const char *path, const char *dest_dir, struct snapshot_info *ret_info, struct err *err);
 
+/* The writer's environment, compact, as data.mdb in dest_dir, synced. */
+int snapshot_copy_env(struct state_writer *writer, const char *dest_dir, struct err *err);
+
 int snapshot_set_broken(const char *path, struct err *err);
 
 /* Keeps the `kept` newest (0: all) and removes older ones, of those not newer than (term, index). Returns how many remain. */

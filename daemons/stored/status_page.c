@@ -53,6 +53,7 @@ static void fill(struct page *page, const struct stored *stored)
     add_line(page, "stored_snapshots_total", stored->snapshots.made_count);
     add_line(page, "stored_snapshot_index", stored->snapshots.newest.index);
     add_line(page, "stored_snapshot_bytes", stored->snapshots.newest.bytes);
+    add_line(page, "stored_compactions_total", stored->compaction.done_count);
     add_line(page, "stored_log_bytes", stored->snapshots.log_bytes);
     add_line(page, "stored_no_space", stored->raft.no_space);
 }

@@ -100,6 +100,7 @@ int stored_new(const struct stored_config *config, struct stored **ret_stored, s
     clock_boot_id(stored->boot_id);
     list_init(&stored->raft.pending);
     list_init(&stored->subscribers.all);
+    list_init(&stored->compaction.batches);
     int result = set_up(stored, err);
     if (result < 0) {
         (void)stored_free(stored);
@@ -129,6 +130,7 @@ struct stored *stored_free(struct stored *stored)
     }
     if (stored->loop != NULL) {
         jobs_stop(stored);
+        compaction_cancel(stored);
         raft_side_stop(stored);
         care_stop(stored);
         status_page_stop(stored);

@@ -19,7 +19,8 @@ struct stored_config {
     uint64_t snapshot_count;
     uint64_t max_snapshots; /* 0: all are kept */
     uint64_t event_history;
-    size_t map_bytes; /* 0: default */
+    size_t map_bytes;           /* 0: default */
+    uint64_t compact_bytes_min; /* smaller states are never compacted; 0: 64 MiB */
 };
 
 /* Locks and judges the state, opens what is trusted, makes folders that are missing. No socket yet. */

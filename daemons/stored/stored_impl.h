@@ -55,6 +55,7 @@ enum job_kind {
     JOB_NONE,
     JOB_MAKE_SNAPSHOT,
     JOB_LOAD,
+    JOB_COMPACT,
 };
 
 /* What the worker does; the loop touches it again when it is done. */
@@ -88,6 +89,17 @@ struct snapshots {
     uint64_t made_count;
 };
 
+/* A compacted copy on its way to become the live state. */
+struct compaction {
+    bool recording;      /* batches are kept since the copy began */
+    struct list batches; /* of struct pending, oldest first */
+    size_t bytes;
+    struct replica *replica; /* the copy, being brought up */
+    uint64_t number;
+    uint64_t done_count;
+    uint64_t failed_at_ms; /* 0: not lately */
+};
+
 struct readers; /* care.c */
 
 struct stored {
@@ -101,6 +113,7 @@ struct stored {
     struct raft_side raft;
     struct subscribers subscribers;
     struct snapshots snapshots;
+    struct compaction compaction;
     struct readers *readers;
     struct loop_timer *care_timer;
     struct link_hub *status_hub;
@@ -133,6 +146,17 @@ void jobs_load(struct stored *stored, uint64_t index, uint64_t term);
 void jobs_stop(struct stored *stored); /* waits for the one that runs */
 /* How long the next batch must wait so that the running copy does not let the file grow without bound. */
 uint64_t jobs_pause_ms(const struct stored *stored, uint64_t grown_bytes);
+
+/* Whether a copy of the state would leave the disk some room: the log must not be the one to run out. */
+bool jobs_has_room(const struct stored *stored, struct state_writer *writer, uint64_t *ret_bytes);
+/* True: the worker is free, and now does what the caller has put into the job. */
+bool jobs_begin(struct stored *stored, const struct job *job);
+
+/* compaction.c */
+void compaction_consider(struct stored *stored);
+void compaction_note(struct stored *stored, struct span body); /* a batch was applied */
+void compaction_copied(struct stored *stored, const struct job *job);
+void compaction_cancel(struct stored *stored);
 
 /* care.c */
 int care_start(struct stored *stored, struct err *err);

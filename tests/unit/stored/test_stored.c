@@ -254,6 +254,7 @@ static void start_stored(struct fixture *f)
         .max_snapshots = 2,
         .event_history = 1000,
         .map_bytes = 64 << 20,
+        .compact_bytes_min = 1 << 20,
     };
     if (stored_new(&config, &f->stored, &err) < 0 || stored_start(f->stored, f->loop, &err) < 0) {
         fail_msg("%s", err.text);
@@ -619,6 +620,67 @@ static void a_snapshot_is_loaded_into_a_new_generation(void **state)
     wait_until(f, is_applied);
 }
 
+static void send_one(struct fixture *f, struct op op)
+{
+    struct buf bytes = BUF_INIT;
+
+    machine_encode(op, f->index + 1, 1000, &bytes);
+    struct span entry = buf_span(&bytes);
+    struct apply apply = {
+        .prev_index = f->index, .prev_term = f->index > 0, .entries = { &entry, 1 }
+    };
+    apply_encode(&apply, &f->out);
+    assert_int_equal(link_send(f->apply, apply_type, &f->out), 0);
+    f->index++;
+    buf_fini(&bytes);
+    wait_until(f, is_applied);
+}
+
+/* A batch each beacon: they go on through copy, catching up and the change. */
+static bool writes_reach_generation_two(struct fixture *f)
+{
+    if (f->generation == 2) {
+        return is_applied(f);
+    }
+    if (is_applied(f) && f->beacons > 0) {
+        f->beacons = 0;
+        send_batch(f, f->index, 3, 0);
+    }
+    return false;
+}
+
+static void a_state_that_is_half_free_moves_to_a_compact_one_among_writes(void **state)
+{
+    struct fixture *f = *state;
+    struct buf value = BUF_INIT;
+    struct stat stat_;
+    char path[256];
+
+    order_go(f);
+    f->index = 0;
+    wait_until(f, is_applied);
+    subscribe(f);
+    wait_until(f, has_beacon);
+    memset(buf_reserve(&value, 4 << 20), 'v', 4 << 20);
+    value.bytes = 4 << 20;
+    send_one(f, (struct op){ .kind = OP_SET, PATH("/big/value"), .value = buf_span(&value) });
+    buf_fini(&value);
+    send_one(f, (struct op){ .kind = OP_DELETE, PATH("/big"), .recursive = true });
+    for (unsigned i = 0; i < 4; i++) {
+        send_one(f, (struct op){ .kind = OP_SYNC });
+    }
+    wait_until(f, writes_reach_generation_two);
+    send_batch(f, f->index, 3, 0);
+    wait_until(f, is_applied);
+    uint64_t index = f->index;
+    (void)snprintf(path, sizeof path, "%s/member/state/0000000000000002/data.mdb", f->data);
+    assert_int_equal(stat(path, &stat_), 0);
+    assert_in_range(stat_.st_size, 4 << 20, 8 << 20); /* the history has the value still */
+    restart_stored(f);
+    wait_until(f, has_new_hello);
+    assert_int_equal(f->hello_index, index);
+}
+
 static bool is_bad(struct fixture *f)
 {
     return f->bad_index != 0;
@@ -733,6 +795,7 @@ int main(void)
         TEST(a_snapshot_comes_when_count_and_log_say_so),
         TEST(recorded_snapshots_are_purged_down_to_the_number_kept),
         TEST(a_snapshot_is_loaded_into_a_new_generation),
+        TEST(a_state_that_is_half_free_moves_to_a_compact_one_among_writes),
         TEST(a_damaged_snapshot_is_set_aside_and_another_asked_for),
         TEST(a_newest_snapshot_is_told_again_after_each_order),
         TEST(the_folder_is_locked),
