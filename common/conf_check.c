@@ -404,12 +404,10 @@ int conf_check_bootstrap(const struct conf *conf, struct err *err)
 {
     const struct conf_peers *peers = &conf->initial_cluster;
     bool found_self = false;
-    bool found_other = false;
 
     for (size_t i = 0; i < peers->count; i++) {
         bool is_self = strcmp(peers->items[i].name, conf->name) == 0;
         found_self = found_self || is_self;
-        found_other = found_other || !is_self;
         for (size_t j = i + 1; j < peers->count; j++) {
             if (strcmp(peers->items[i].url, peers->items[j].url) == 0) {
                 return err_set(err, -EINVAL,
@@ -428,12 +426,6 @@ int conf_check_bootstrap(const struct conf *conf, struct err *err)
     }
     if (conf->initial_cluster_state == CONF_CLUSTER_NEW && !own_urls_match(conf)) {
         return refuse_own_urls(conf, err);
-    }
-    if (found_other || conf->initial_cluster_state == CONF_CLUSTER_EXISTING) {
-        return err_set(err, -ENOTSUP,
-                "--initial-cluster with more than one member, and --initial-cluster-state "
-                "existing, "
-                "are not served by this version: start a member of its own");
     }
     return 0;
 }

@@ -354,9 +354,13 @@ static int start(struct wire_stream *wire, const char *path, struct err *err)
     }
     if (!wire->listen) {
         r = nng_stream_dialer_alloc(&wire->dialer, url);
+        if (r == 0) {
+            r = nng_stream_dialer_set_bool(wire->dialer, NNG_OPT_TCP_NODELAY, true);
+        }
         return r == 0 ? 0 : nng_failed(err, r, "dial", path);
     }
     if ((r = nng_stream_listener_alloc(&wire->listener, url)) != 0 ||
+            (r = nng_stream_listener_set_bool(wire->listener, NNG_OPT_TCP_NODELAY, true)) != 0 ||
             (r = nng_stream_listener_listen(wire->listener)) != 0) {
         return nng_failed(err, r, "listen on", path);
     }

@@ -34,7 +34,17 @@ static void do_write(struct raftd *raftd, const struct raft_write *write)
     if (write->seq == 0) {
         return;
     }
+    if (write->cut) {
+        membership_note_cut(&raftd->membership, write->cut_index);
+    }
+    for (size_t i = 0; i < write->append.count; i++) {
+        if (write->append.items[i].kind == RAFT_ENTRY_CONFIG) {
+            membership_note(
+                    &raftd->membership, write->append.items[i].index, write->append.items[i].data);
+        }
+    }
     if (write->base != NULL) {
+        raftd->is_installing |= write->base->index > 0;
         membership_encode(&raftd->membership, &write->base->members, &configuration);
         base = (struct wal_base){
             .reset = true,
@@ -102,12 +112,30 @@ static void answer_need(struct raftd *raftd, const struct raft_need *need)
     input.read.peer_id = need->peer_id;
     input.read.first = need->first;
     input.read.entries = (struct raft_entry_span){ back.entries, back.count };
-    raftd_step(raftd, &input);
+    (void)raftd_step(raftd, &input);
     for (size_t i = 0; i < back.count; i++) {
         buf_fini(&back.data[i]);
     }
     free(back.entries);
     free(back.data);
+}
+
+/* A proposal was not taken: by our core just now, or by the leader to whom it was passed on. */
+static void on_refused(struct raftd *raftd, uint64_t context, enum raft_refusal reason)
+{
+    if (context == raftd->asking.context) {
+        raftd->asking.refusal = reason;
+    } else if (changes_on_refused(raftd, context, reason)) {
+        return;
+    } else if (reason == RAFT_REFUSAL_NO_LEADER || reason == RAFT_REFUSAL_TRANSFERRING) {
+        gateways_proposal_again(raftd->gateways, context);
+    } else if (reason == RAFT_REFUSAL_NO_SPACE) {
+        gateways_proposal_refused(raftd->gateways, context, REFUSAL_NO_SPACE,
+                "no space left on the leader's data disk");
+    } else {
+        gateways_proposal_refused(
+                raftd->gateways, context, REFUSAL_OVERLOADED, "too many uncommitted writes");
+    }
 }
 
 static void do_answers(struct raftd *raftd, const struct raft_ready *ready)
@@ -119,35 +147,50 @@ static void do_answers(struct raftd *raftd, const struct raft_ready *ready)
         gateways_read_refused(raftd->gateways, ready->reads_refused[i].context);
     }
     for (size_t i = 0; i < ready->refused_count; i++) {
-        if (ready->refused[i].context == raftd->asking.context) {
-            raftd->asking.refusal = ready->refused[i].reason;
-        }
+        on_refused(raftd, ready->refused[i].context, ready->refused[i].reason);
     }
 }
 
 /* What the duties leave to be done once this ready is no longer looked at. */
 struct after {
     bool state_changed;
+    bool members_changed;
     bool removed;
-    struct raft_need needs[8];
-    size_t need_count;
+    uint64_t promote_id;
 };
 
-static void do_duties(struct raftd *raftd, const struct raft_ready *ready, struct after *after)
+static void note_needs(struct raftd *raftd, const struct raft_ready *ready)
 {
-    do_write(raftd, &ready->write);
-    housekeeping_on_entries(raftd, ready->apply);
-    applier_add(raftd->applier, ready->apply);
-    do_answers(raftd, ready);
-    after->state_changed |= ready->state_changed;
-    after->removed |= ready->removed;
-    for (size_t i = 0; i < ready->need_count && after->need_count < ARRAY_COUNT(after->needs);
-            i++) {
-        after->needs[after->need_count++] = ready->needs[i];
+    if (raftd->need_count + ready->need_count > raftd->need_capacity) {
+        raftd->need_capacity = (raftd->need_count + ready->need_count) * 2;
+        raftd->needs = xrealloc(raftd->needs, raftd->need_capacity * sizeof *raftd->needs);
+    }
+    for (size_t i = 0; i < ready->need_count; i++) {
+        raftd->needs[raftd->need_count++] = ready->needs[i];
     }
 }
 
-static void step_once(struct raftd *raftd, struct raft_input *input, struct after *after)
+static void do_duties(struct raftd *raftd, const struct raft_ready *ready, struct after *after)
+{
+    talk_send(raftd, ready->send);
+    do_write(raftd, &ready->write);
+    talk_keep_vows(raftd, ready->vows, ready->vow_count);
+    housekeeping_on_entries(raftd, ready->apply);
+    applier_add(raftd->applier, ready->apply);
+    if (ready->install != NULL) {
+        retention_on_install(raftd, ready->install);
+    }
+    do_answers(raftd, ready);
+    note_needs(raftd, ready);
+    after->state_changed |= ready->state_changed;
+    after->members_changed |= ready->members_changed;
+    after->removed |= ready->removed;
+    if (ready->promote_id != 0) {
+        after->promote_id = ready->promote_id;
+    }
+}
+
+static int step_once(struct raftd *raftd, struct raft_input *input, struct after *after)
 {
     struct raft_ready ready;
     int result = raft_step(raftd->raft, input, &ready);
@@ -156,34 +199,62 @@ static void step_once(struct raftd *raftd, struct raft_input *input, struct afte
         log_warning("raftd.step.refused", "input=%d result=%d", (int)input->kind, result);
     }
     do_duties(raftd, &ready, after);
+    return result;
 }
 
-void raftd_step(struct raftd *raftd, struct raft_input *input)
+static void step_synced(struct raftd *raftd, struct after *after)
+{
+    struct raft_input input;
+
+    raftd_input_init(&input, RAFT_INPUT_SYNCED);
+    input.synced.write_seq = raftd->synced.write_seq;
+    input.synced.last_index = raftd->synced.last_index;
+    input.synced.last_term = raftd->synced.last_term;
+    raftd->synced.pending = false;
+    talk_release_vows(raftd, raftd->synced.write_seq);
+    (void)step_once(raftd, &input, after);
+}
+
+/* Answers what the core needs from the log; the answers make it need more, which is taken up here and not deeper. */
+static void answer_needs(struct raftd *raftd)
+{
+    if (raftd->is_answering) {
+        return;
+    }
+    raftd->is_answering = true;
+    for (size_t i = 0; i < raftd->need_count && raftd->exit_status < 0; i++) {
+        struct raft_need need = raftd->needs[i];
+        answer_need(raftd, &need);
+    }
+    raftd->need_count = 0;
+    raftd->is_answering = false;
+}
+
+int raftd_step(struct raftd *raftd, struct raft_input *input)
 {
     struct after after = { 0 };
 
     INVARIANT(!raftd->in_step);
     raftd->in_step = true;
-    step_once(raftd, input, &after);
+    int result = step_once(raftd, input, &after);
     while (raftd->synced.pending) {
-        struct raft_input synced;
-        raftd_input_init(&synced, RAFT_INPUT_SYNCED);
-        synced.synced.write_seq = raftd->synced.write_seq;
-        synced.synced.last_index = raftd->synced.last_index;
-        synced.synced.last_term = raftd->synced.last_term;
-        raftd->synced.pending = false;
-        step_once(raftd, &synced, &after);
+        step_synced(raftd, &after);
     }
     raftd->in_step = false;
     if (after.removed) {
-        raftd_fail(raftd, CONF_EXIT_REMOVED);
+        housekeeping_on_removed(raftd);
     }
-    for (size_t i = 0; i < after.need_count; i++) {
-        answer_need(raftd, &after.needs[i]);
+    answer_needs(raftd);
+    if (after.members_changed) {
+        talk_on_members_changed(raftd);
+    }
+    if (after.promote_id != 0) {
+        changes_promote(raftd, after.promote_id);
     }
     if (after.state_changed) {
         housekeeping_on_state_changed(raftd);
     }
+    return result;
 }
 
 enum raft_refusal raftd_propose(struct raftd *raftd, uint64_t context, enum raft_entry_kind kind,
@@ -206,40 +277,44 @@ enum raft_refusal raftd_propose(struct raftd *raftd, uint64_t context, enum raft
             (struct raft_proposal){ .context = context, .entries = { raftd->entries, count } };
     raftd->asking.context = context;
     raftd->asking.refusal = RAFT_REFUSAL_NONE;
-    raftd_step(raftd, &input);
+    (void)raftd_step(raftd, &input);
+    raftd->asking.context = 0; /* a refusal that comes later is the leader's */
     return raftd->asking.refusal;
 }
 
 /* ---- From the gatewayds ---- */
 
-static bool on_propose(void *user, uint64_t context, const struct span *ops, size_t count)
+static enum gateways_fate on_propose(
+        void *user, uint64_t context, const struct span *ops, size_t count)
 {
     struct raftd *raftd = user;
+    struct raft_status status;
     enum raft_refusal refusal = raftd_propose(raftd, context, RAFT_ENTRY_OP, ops, count);
 
     switch (refusal) {
     case RAFT_REFUSAL_NONE:
-        return true;
+        raft_get_status(raftd->raft, &status);
+        return status.role == RAFT_ROLE_LEADER ? GATEWAYS_TAKEN : GATEWAYS_PASSED_ON;
     case RAFT_REFUSAL_NO_LEADER:
     case RAFT_REFUSAL_TRANSFERRING:
-        return false;
+        return GATEWAYS_KEEP;
     case RAFT_REFUSAL_NO_SPACE:
         gateways_refuse_ops(
                 raftd->gateways, ops, count, REFUSAL_NO_SPACE, "no space left on the data disk");
-        return true;
+        return GATEWAYS_TAKEN;
     case RAFT_REFUSAL_OVERLOADED:
         gateways_refuse_ops(
                 raftd->gateways, ops, count, REFUSAL_OVERLOADED, "too many uncommitted writes");
-        return true;
+        return GATEWAYS_TAKEN;
     case RAFT_REFUSAL_STOPPED:
         gateways_refuse_ops(
                 raftd->gateways, ops, count, REFUSAL_STOPPING, "this member was removed");
-        return true;
+        return GATEWAYS_TAKEN;
     case RAFT_REFUSAL_CHANGE_PENDING:
     case RAFT_REFUSAL_CHANGE_INVALID:
     default:
         gateways_refuse_ops(raftd->gateways, ops, count, REFUSAL_BAD_OP, "not a key operation");
-        return true;
+        return GATEWAYS_TAKEN;
     }
 }
 
@@ -250,16 +325,12 @@ static void on_read_index(void *user, uint64_t context)
 
     raftd_input_init(&input, RAFT_INPUT_READ);
     input.reads = (struct raft_ids){ &context, 1 };
-    raftd_step(raftd, &input);
+    (void)raftd_step(raftd, &input);
 }
 
 static void on_member_change(void *user, uint64_t context, struct span op)
 {
-    struct raftd *raftd = user;
-
-    (void)op;
-    /* Needs the links to other members. */
-    gateways_member_result(raftd->gateways, context, 500, "Internal Server Error");
+    changes_begin(user, context, op);
 }
 
 static void fill_hello(void *user, struct hello *ret_hello)
@@ -301,7 +372,7 @@ static void on_stored_down(void *user)
     struct raft_input input;
 
     raftd_input_init(&input, RAFT_INPUT_APPLY_PAUSE);
-    raftd_step(raftd, &input);
+    (void)raftd_step(raftd, &input);
 }
 
 static void on_resume(void *user, uint64_t index, uint64_t term)
@@ -317,7 +388,7 @@ static void on_apply_done(void *user, const struct apply_done *done)
     raftd_input_init(&input, RAFT_INPUT_APPLIED);
     input.position.index = done->index;
     input.position.term = done->term;
-    raftd_step(raftd, &input);
+    (void)raftd_step(raftd, &input);
     raftd->state_has_space = !done->no_space;
     housekeeping_on_applied(raftd, done);
 }
@@ -356,11 +427,12 @@ static void on_written(void *user, uint64_t write_seq, uint64_t last_index, uint
         return;
     }
     struct raft_input input;
+    talk_release_vows(raftd, write_seq);
     raftd_input_init(&input, RAFT_INPUT_SYNCED);
     input.synced.write_seq = write_seq;
     input.synced.last_index = last_index;
     input.synced.last_term = last_term;
-    raftd_step(raftd, &input);
+    (void)raftd_step(raftd, &input);
 }
 
 static void on_recorded(void *user, const struct storage_snapshot *snapshot)

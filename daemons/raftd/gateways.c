@@ -11,7 +11,10 @@
 #include "proto/op.h"
 
 enum {
-    WAITING_BYTES_MAX = 64 * 1024 * 1024
+    WAITING_BYTES_MAX = 64 * 1024 * 1024,
+    PASSED_BYTES_MAX =
+            16 * 1024 * 1024, /* copies kept in case the leader refuses: then the oldest go */
+    PASSED_MS_MAX = 2000,
 };
 
 /* One connected gatewayd. */
@@ -21,7 +24,7 @@ struct gateway {
     uint64_t instance;
 };
 
-/* A propose message that found no leader: a copy of its ops. */
+/* A propose message that found no leader, or that was passed on to one: a copy of its ops. */
 struct waiting_ops {
     struct list node;
     uint64_t since_ms;
@@ -56,6 +59,8 @@ struct gateways {
     struct list gateways;
     struct list waiting_ops;
     size_t waiting_bytes;
+    struct list passed_ops;
+    size_t passed_bytes;
     struct list waiting_reads;
     struct list waiting_changes;
     uint64_t next_context;
@@ -100,8 +105,7 @@ void gateways_tell_state(struct gateways *gateways)
     }
 }
 
-static void keep_waiting(
-        struct gateways *gateways, uint64_t context, const struct span *ops, size_t count)
+static struct waiting_ops *copy_ops(uint64_t context, const struct span *ops, size_t count)
 {
     struct waiting_ops *waiting = xcalloc(1, sizeof *waiting);
     size_t bytes = 0;
@@ -109,6 +113,7 @@ static void keep_waiting(
     for (size_t i = 0; i < count; i++) {
         bytes += ops[i].bytes;
     }
+    list_init(&waiting->node);
     waiting->since_ms = clock_monotonic_ms();
     waiting->context = context;
     (void)buf_reserve(&waiting->bytes, bytes);
@@ -118,17 +123,81 @@ static void keep_waiting(
         waiting->ops.items[i] = span_of(waiting->bytes.data + waiting->bytes.bytes, ops[i].bytes);
         buf_append_span(&waiting->bytes, ops[i]);
     }
-    gateways->waiting_bytes += bytes;
+    return waiting;
+}
+
+static void free_ops(struct waiting_ops *waiting)
+{
+    list_remove(&waiting->node);
+    buf_fini(&waiting->bytes);
+    free(waiting->ops.items);
+    free(waiting);
+}
+
+static void keep_waiting(
+        struct gateways *gateways, uint64_t context, const struct span *ops, size_t count)
+{
+    struct waiting_ops *waiting = copy_ops(context, ops, count);
+
+    gateways->waiting_bytes += waiting->bytes.bytes;
     list_append(&gateways->waiting_ops, &waiting->node);
 }
 
 static void free_waiting(struct gateways *gateways, struct waiting_ops *waiting)
 {
     gateways->waiting_bytes -= waiting->bytes.bytes;
-    list_remove(&waiting->node);
-    buf_fini(&waiting->bytes);
-    free(waiting->ops.items);
-    free(waiting);
+    free_ops(waiting);
+}
+
+static void free_passed(struct gateways *gateways, struct waiting_ops *passed)
+{
+    gateways->passed_bytes -= passed->bytes.bytes;
+    free_ops(passed);
+}
+
+static void keep_passed(
+        struct gateways *gateways, uint64_t context, const struct span *ops, size_t count)
+{
+    struct waiting_ops *passed = copy_ops(context, ops, count);
+
+    gateways->passed_bytes += passed->bytes.bytes;
+    list_append(&gateways->passed_ops, &passed->node);
+    while (gateways->passed_bytes > PASSED_BYTES_MAX) {
+        free_passed(gateways, CONTAINER_OF(gateways->passed_ops.next, struct waiting_ops, node));
+    }
+}
+
+static struct waiting_ops *find_passed(struct gateways *gateways, uint64_t context)
+{
+    LIST_FOREACH (passed, &gateways->passed_ops, struct waiting_ops, node) {
+        if (passed->context == context) {
+            return passed;
+        }
+    }
+    return NULL;
+}
+
+void gateways_proposal_again(struct gateways *gateways, uint64_t context)
+{
+    struct waiting_ops *passed = find_passed(gateways, context);
+
+    if (passed != NULL) {
+        gateways->passed_bytes -= passed->bytes.bytes;
+        gateways->waiting_bytes += passed->bytes.bytes;
+        list_remove(&passed->node);
+        list_append(&gateways->waiting_ops, &passed->node);
+    }
+}
+
+void gateways_proposal_refused(
+        struct gateways *gateways, uint64_t context, enum refusal reason, const char *text)
+{
+    struct waiting_ops *passed = find_passed(gateways, context);
+
+    if (passed != NULL) {
+        gateways_refuse_ops(gateways, passed->ops.items, passed->ops.count, reason, text);
+        free_passed(gateways, passed);
+    }
 }
 
 static void on_propose(struct gateways *gateways, struct span body)
@@ -145,10 +214,15 @@ static void on_propose(struct gateways *gateways, struct span body)
     }
     uint64_t context = ++gateways->next_context;
     /* What waits already goes first: clients see their writes in the order in which they were sent. */
-    bool taken = list_is_empty(&gateways->waiting_ops) &&
-                 gateways->events->propose(
-                         gateways->user, context, message.ops.items, message.ops.count);
-    if (taken) {
+    enum gateways_fate fate = GATEWAYS_KEEP;
+    if (list_is_empty(&gateways->waiting_ops)) {
+        fate = gateways->events->propose(
+                gateways->user, context, message.ops.items, message.ops.count);
+    }
+    if (fate == GATEWAYS_PASSED_ON) {
+        keep_passed(gateways, context, message.ops.items, message.ops.count);
+    }
+    if (fate != GATEWAYS_KEEP) {
         return;
     }
     if (gateways->waiting_bytes + body.bytes > WAITING_BYTES_MAX) {
@@ -265,6 +339,7 @@ int gateways_open(struct loop *loop, const char *path, const struct gateways_eve
     gateways->user = user;
     list_init(&gateways->gateways);
     list_init(&gateways->waiting_ops);
+    list_init(&gateways->passed_ops);
     list_init(&gateways->waiting_reads);
     list_init(&gateways->waiting_changes);
     struct link_config config = {
@@ -296,6 +371,9 @@ struct gateways *gateways_close(struct gateways *gateways)
     LIST_FOREACH (waiting, &gateways->waiting_ops, struct waiting_ops, node) {
         free_waiting(gateways, waiting);
     }
+    LIST_FOREACH (passed, &gateways->passed_ops, struct waiting_ops, node) {
+        free_passed(gateways, passed);
+    }
     LIST_FOREACH (read, &gateways->waiting_reads, struct waiting_read, node) {
         free(read);
     }
@@ -311,9 +389,13 @@ struct gateways *gateways_close(struct gateways *gateways)
 void gateways_retry(struct gateways *gateways)
 {
     LIST_FOREACH (waiting, &gateways->waiting_ops, struct waiting_ops, node) {
-        if (!gateways->events->propose(
-                    gateways->user, waiting->context, waiting->ops.items, waiting->ops.count)) {
+        enum gateways_fate fate = gateways->events->propose(
+                gateways->user, waiting->context, waiting->ops.items, waiting->ops.count);
+        if (fate == GATEWAYS_KEEP) {
             return;
+        }
+        if (fate == GATEWAYS_PASSED_ON) {
+            keep_passed(gateways, waiting->context, waiting->ops.items, waiting->ops.count);
         }
         free_waiting(gateways, waiting);
     }
@@ -430,6 +512,11 @@ void gateways_expire(struct gateways *gateways, uint64_t now_ms, uint64_t wait_m
     LIST_FOREACH (waiting, &gateways->waiting_ops, struct waiting_ops, node) {
         if (now_ms - waiting->since_ms > wait_ms_max) {
             free_waiting(gateways, waiting);
+        }
+    }
+    LIST_FOREACH (passed, &gateways->passed_ops, struct waiting_ops, node) {
+        if (now_ms - passed->since_ms > PASSED_MS_MAX) {
+            free_passed(gateways, passed);
         }
     }
     LIST_FOREACH (read, &gateways->waiting_reads, struct waiting_read, node) {

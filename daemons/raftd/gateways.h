@@ -13,9 +13,15 @@ struct gateways;
 struct hello;
 struct loop;
 
+enum gateways_fate {
+    GATEWAYS_TAKEN,     /* in the log, or refused */
+    GATEWAYS_PASSED_ON, /* to the leader, who may refuse them yet: gateways_proposal_refused */
+    GATEWAYS_KEEP,      /* no leader is known: offer them again */
+};
+
 struct gateways_events {
-    /* Propose these. False: no leader is known, keep them and offer them again. */
-    bool (*propose)(void *user, uint64_t context, const struct span *ops, size_t count);
+    enum gateways_fate (*propose)(
+            void *user, uint64_t context, const struct span *ops, size_t count);
     /* Ask for a read index; answered by gateways_read_granted or gateways_read_refused, perhaps within the call. */
     void (*read_index)(void *user, uint64_t context);
     void (*member_change)(void *user, uint64_t context, struct span op);
@@ -36,6 +42,11 @@ void gateways_tell_state(struct gateways *gateways);
 /* These ops will not be proposed. Only within the propose call with this context, or for its queued ops. */
 void gateways_refuse_ops(struct gateways *gateways, const struct span *ops, size_t count,
         enum refusal reason, const char *text);
+
+/* The leader to whom a proposal was passed on did not take it: offered again, or refused for this reason. */
+void gateways_proposal_again(struct gateways *gateways, uint64_t context);
+void gateways_proposal_refused(
+        struct gateways *gateways, uint64_t context, enum refusal reason, const char *text);
 
 void gateways_read_granted(struct gateways *gateways, uint64_t context, uint64_t index);
 void gateways_read_refused(

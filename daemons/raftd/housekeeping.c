@@ -74,8 +74,9 @@ static void propose_own(struct raftd *raftd, struct own_op *own, uint64_t now_ms
 
     raft_get_status(raftd->raft, &status);
     /* Once it is in the log of a leader that still leads it will be committed: asking again would publish twice. */
-    bool is_under_way = own->asked_at_ms != 0 &&
-                        (own->asked_term == status.term || now_ms - own->asked_at_ms < OWN_OP_RETRY_MS);
+    bool is_under_way =
+            own->asked_at_ms != 0 &&
+            (own->asked_term == status.term || now_ms - own->asked_at_ms < OWN_OP_RETRY_MS);
     if (own->done || status.leader_id == 0 || is_under_way) {
         return;
     }
@@ -137,29 +138,48 @@ static void on_expiry_timer(void *user)
 
 /* ---- What the core and stored report ---- */
 
+/* Whoever led then has set it: by the first bytes of an op, as membership.c does. */
+static bool is_version(struct span op)
+{
+    return op.bytes >= 3 && (op.data[0] & 0xf0) == 0x80 && op.data[1] == op_tag_kind &&
+           op.data[2] == OP_CLUSTER_VERSION;
+}
+
+/* The lines that tools built for etcd wait for. */
+static void look_for_own(struct raftd *raftd, struct span data)
+{
+    char id[IDS_TEXT_BYTES];
+
+    if (!raftd->publish.done && span_eq(data, buf_span(&raftd->publish.bytes))) {
+        raftd->publish.done = true;
+        log_line(LOG_LEVEL_INFO, "etcdserver", "published {Name:%s ClientURLs:[%s]} to cluster %s",
+                raftd->conf->name,
+                raftd->conf->advertise_client_urls.count > 0
+                        ? raftd->conf->advertise_client_urls.items[0]
+                        : "",
+                ids_text(raftd->membership.cluster_id, id));
+    } else if (!raftd->version.done && is_version(data)) {
+        raftd->version.done = true;
+        log_line(LOG_LEVEL_INFO, "etcdserver", "set the initial cluster version to %.3s",
+                ETCD_CLUSTER_VERSION);
+        log_line(LOG_LEVEL_INFO, "etcdserver/api", "enabled capabilities for version %.3s",
+                ETCD_CLUSTER_VERSION);
+    }
+}
+
 void housekeeping_on_entries(struct raftd *raftd, struct raft_entry_span entries)
 {
     if (entries.count == 0) {
         return;
     }
     raftd->last_entry_time_ns = entries.items[entries.count - 1].time_ns;
-    for (size_t i = 0; i < entries.count && (!raftd->publish.done || !raftd->version.done); i++) {
+    for (size_t i = 0; i < entries.count; i++) {
         struct span data = entries.items[i].data;
-        char id[IDS_TEXT_BYTES];
-        if (!raftd->publish.done && span_eq(data, buf_span(&raftd->publish.bytes))) {
-            raftd->publish.done = true;
-            log_line(LOG_LEVEL_INFO, "etcdserver",
-                    "published {Name:%s ClientURLs:[%s]} to cluster %s", raftd->conf->name,
-                    raftd->conf->advertise_client_urls.count > 0
-                            ? raftd->conf->advertise_client_urls.items[0]
-                            : "",
-                    ids_text(raftd->membership.cluster_id, id));
-        } else if (!raftd->version.done && span_eq(data, buf_span(&raftd->version.bytes))) {
-            raftd->version.done = true;
-            log_line(LOG_LEVEL_INFO, "etcdserver", "set the initial cluster version to %.3s",
-                    ETCD_CLUSTER_VERSION);
-            log_line(LOG_LEVEL_INFO, "etcdserver/api", "enabled capabilities for version %.3s",
-                    ETCD_CLUSTER_VERSION);
+        if (membership_is_concerned(data) && entries.items[i].kind == RAFT_ENTRY_OP) {
+            membership_note(&raftd->membership, entries.items[i].index, data);
+        }
+        if (!raftd->publish.done || !raftd->version.done) {
+            look_for_own(raftd, data);
         }
     }
 }
@@ -178,6 +198,16 @@ void housekeeping_on_applied(struct raftd *raftd, const struct apply_done *done)
         loop_timer_start(raftd->expiry_timer, SYNC_SPACING_MS, 0);
     } else {
         schedule_sync(raftd);
+    }
+}
+
+/* Asked to stop, a leader goes once another leads, or when it has waited for one long enough. */
+static void stop_when_handed_over(struct raftd *raftd, const struct raft_status *status)
+{
+    bool is_over = status->role != RAFT_ROLE_LEADER && status->leader_id != 0;
+
+    if (raftd->is_stopping && (is_over || clock_monotonic_ms() >= raftd->stop_at_ms)) {
+        raftd_fail(raftd, 0);
     }
 }
 
@@ -201,8 +231,60 @@ void housekeeping_on_state_changed(struct raftd *raftd)
             log_warning("raftd.leader.lost", "term=%" PRIu64 " action=elect", status.term);
         }
     }
+    if (raftd->is_stopping) {
+        stop_when_handed_over(raftd, &status);
+    }
     gateways_retry(raftd->gateways);
     gateways_tell_state(raftd->gateways);
+}
+
+static void encode_u64(uint64_t value, uint8_t ret_bytes[8])
+{
+    for (unsigned i = 0; i < 8; i++) {
+        ret_bytes[i] = (uint8_t)(value >> (56 - 8 * i));
+    }
+}
+
+static void encode_follower(
+        struct raftd *raftd, const struct raft_peer_status *peer, struct buf *out)
+{
+    struct follower_state state = { .id = peer->id,
+        .match_index = peer->match_index,
+        .next_index = peer->next_index,
+        .progress = (uint64_t)peer->state };
+    struct peer_stats stats = { 0 };
+    uint8_t numbers[ARRAY_COUNT(stats.latency_us)][8];
+    struct span items[ARRAY_COUNT(stats.latency_us)];
+
+    (void)peers_get_stats(raftd->peers, peer->id, &stats);
+    for (size_t i = 0; i < ARRAY_COUNT(items); i++) {
+        encode_u64(stats.latency_us[i], numbers[i]);
+        items[i] = span_of(numbers[i], sizeof numbers[i]);
+    }
+    state.latency_us = (struct span_list){ items, ARRAY_COUNT(items) };
+    state.fail_count = stats.failed;
+    state.success_count = stats.sent;
+    state.present = UINT64_MAX;
+    follower_state_encode(&state, out);
+}
+
+/* What the leader knows of the others: bytes one after the other, and where each ends. */
+static void fill_followers(struct raftd *raftd, struct raft_state *state, struct buf *bytes)
+{
+    struct raft_peer_status peer;
+    size_t ends[OP_URLS_MAX];
+    size_t count = 0;
+
+    while (count < ARRAY_COUNT(ends) && raft_get_peer_status(raftd->raft, count, &peer)) {
+        encode_follower(raftd, &peer, bytes);
+        ends[count++] = bytes->bytes;
+    }
+    state->followers.items = xcalloc(count, sizeof *state->followers.items);
+    state->followers.count = count;
+    for (size_t i = 0, start = 0; i < count; start = ends[i], i++) {
+        state->followers.items[i] = span_of(bytes->data + start, ends[i] - start);
+    }
+    SET(state, raft_state_tag_followers);
 }
 
 void housekeeping_fill_state(struct raftd *raftd, struct buf *out)
@@ -227,7 +309,13 @@ void housekeeping_fill_state(struct raftd *raftd, struct buf *out)
         .proposals_failed = status.proposals_refused,
         .wal_syncs = stats.writes,
         .wal_bytes = stats.disk_bytes,
+        .sent_appends = raftd->talk.sent_appends,
+        .received_appends = raftd->talk.received_appends,
     };
+    struct buf followers = BUF_INIT;
+    fill_followers(raftd, &state, &followers);
+    SET(&state, raft_state_tag_sent_appends);
+    SET(&state, raft_state_tag_received_appends);
     SET(&state, raft_state_tag_leader_since_wall_ns);
     SET(&state, raft_state_tag_no_space);
     SET(&state, raft_state_tag_vote);
@@ -237,17 +325,54 @@ void housekeeping_fill_state(struct raftd *raftd, struct buf *out)
     SET(&state, raft_state_tag_wal_syncs);
     SET(&state, raft_state_tag_wal_bytes);
     raft_state_encode(&state, out);
+    free(state.followers.items);
+    buf_fini(&followers);
 }
 
 /* ---- Timers ---- */
+
+void housekeeping_stop_soon(struct raftd *raftd)
+{
+    struct raft_status status;
+    struct raft_members members;
+    struct raft_input input;
+
+    raft_get_status(raftd->raft, &status);
+    raft_get_members(raftd->raft, &members);
+    if (status.role != RAFT_ROLE_LEADER || members.voters.count < 2 || raftd->is_stopping) {
+        raftd_fail(raftd, 0);
+        return;
+    }
+    raftd->is_stopping = true;
+    raftd->stop_at_ms = clock_monotonic_ms() + raftd->conf->election_timeout_ms;
+    raftd_input_init(&input, RAFT_INPUT_TRANSFER);
+    (void)raftd_step(raftd, &input);
+}
+
+void housekeeping_on_removed(struct raftd *raftd)
+{
+    if (raftd->exit_status >= 0) {
+        return;
+    }
+    log_line(LOG_LEVEL_NOTICE, "etcdserver",
+            "the member has been permanently removed from the cluster");
+    log_line(LOG_LEVEL_NOTICE, "etcdserver", "the data-dir used by this member must be removed: %s",
+            raftd->conf->data_dir);
+    raftd_fail(raftd, CONF_EXIT_REMOVED);
+}
 
 static void on_tick(void *user)
 {
     struct raftd *raftd = user;
     struct raft_input input;
+    struct raft_status status;
 
     raftd_input_init(&input, RAFT_INPUT_TICK);
-    raftd_step(raftd, &input);
+    (void)raftd_step(raftd, &input);
+    transfer_tick(raftd, clock_monotonic_ms());
+    raft_get_status(raftd->raft, &status);
+    membership_note_commit(&raftd->membership, status.commit_index);
+    stop_when_handed_over(raftd, &status);
 }
 
 static void tell_writable(struct raftd *raftd)
@@ -267,7 +392,7 @@ static void tell_writable(struct raftd *raftd)
     }
     raftd_input_init(&input, RAFT_INPUT_WRITABLE);
     input.writable = writable;
-    raftd_step(raftd, &input);
+    (void)raftd_step(raftd, &input);
 }
 
 static void on_check(void *user)
@@ -280,6 +405,7 @@ static void on_check(void *user)
     applier_check(raftd->applier, now_ms);
     gateways_expire(raftd->gateways, now_ms, raftd_request_timeout_ms(raftd));
     gateways_retry(raftd->gateways);
+    changes_tick(raftd, now_ms);
     propose_registration(raftd);
     uint64_t time_ns = raft_cluster_time_ns(raftd->raft, clock_boottime_ns());
     if (raftd->has_ttl_keys && raftd->sync_index == 0 && is_leader(raftd) &&

@@ -14,6 +14,8 @@ struct membership_entry {
     char *name;       /* of --initial-cluster; "" when not known */
     char **peer_urls; /* sorted */
     size_t url_count;
+    char **client_urls; /* as published; none: it was never started */
+    size_t client_url_count;
     bool learner;
     bool removed;
 };
@@ -23,6 +25,8 @@ struct membership {
     size_t count;
     uint64_t cluster_id;
     uint64_t self_id;
+    struct membership_undo *undos; /* URLs that uncommitted entries replaced, ascending by index */
+    size_t undo_count;
 };
 
 void membership_fini(struct membership *membership);
@@ -35,12 +39,22 @@ int membership_from_conf(
 int membership_decode(
         struct span configuration, struct membership *ret_membership, struct err *err);
 
-/* Writes the configuration: these members, with the roles that `members` gives them. */
+/* Writes the configuration: the members that `members` names, in the roles it gives them, with what is known of them. */
 void membership_encode(
         const struct membership *membership, const struct raft_members *members, struct buf *out);
 
 /* Ids by role, for raft's base. The arrays are allocated and the caller's: free() each items pointer. */
 void membership_roles(const struct membership *membership, struct raft_members *ret_members);
+
+/* Whether an entry's payload has anything to say here: a look at its first bytes. */
+bool membership_is_concerned(struct span op);
+/* Takes notice of an entry that was appended, or (client URLs) applied. */
+void membership_note(struct membership *membership, uint64_t index, struct span op);
+/* Entries after index are gone; those up to index can go no more. */
+void membership_note_cut(struct membership *membership, uint64_t index);
+void membership_note_commit(struct membership *membership, uint64_t index);
+/* Takes what another configuration knows and this one does not. */
+void membership_merge(struct membership *membership, const struct membership *other);
 
 struct membership_entry *membership_find(const struct membership *membership, uint64_t id);
 

@@ -10,11 +10,8 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/notify.h"
+#include "daemons/raftd/bootstrap/bootstrap.h"
 #include "daemons/raftd/raftd_impl.h"
-
-enum {
-    MEMBERS_SERVED_MAX = 1
-};
 
 static void free_roles(struct raft_members *roles)
 {
@@ -39,17 +36,16 @@ static struct raft_options core_options(const struct raftd *raftd)
 }
 
 static int new_core(struct raftd *raftd, const struct raft_hard_state *hard,
-        const struct wal_base *base, const struct raft_entry *entries, size_t entry_count,
-        struct err *err)
+        const struct wal_base *base, const struct raft_members *members,
+        const struct raft_entry *entries, size_t entry_count, struct err *err)
 {
     struct raft_options options = core_options(raftd);
-    struct raft_base core_base = {
-        .index = base->index, .term = base->term, .time_ns = base->cluster_time_ns
-    };
+    struct raft_base core_base = { .index = base->index,
+        .term = base->term,
+        .time_ns = base->cluster_time_ns,
+        .members = *members };
 
-    membership_roles(&raftd->membership, &core_base.members);
     raftd->raft = raft_new(&options, hard, &core_base);
-    free_roles(&core_base.members);
     if (raft_load_entries(raftd->raft, (struct raft_entry_span){ entries, entry_count }) < 0) {
         return err_set(err, -EBADMSG, "the log in %s does not continue its base at index %" PRIu64,
                 raftd->conf->wal_dir, base->index);
@@ -57,22 +53,31 @@ static int new_core(struct raftd *raftd, const struct raft_hard_state *hard,
     return 0;
 }
 
+/* A new log, with these members at its base, and these entries. */
+static int create_log(struct raftd *raftd, const struct raft_members *members,
+        const struct raft_hard_state *hard, const struct raft_entry *entries, size_t count,
+        struct err *err)
+{
+    CLEANUP(buf_fini) struct buf configuration = BUF_INIT;
+
+    membership_encode(&raftd->membership, members, &configuration);
+    struct wal_base base = {
+        .cluster_id = raftd->membership.cluster_id,
+        .member_id = raftd->membership.self_id,
+        .configuration = buf_span(&configuration),
+    };
+    TRY(storage_create(raftd->conf, &base, hard, entries, count, &raftd->storage, err));
+    return new_core(raftd, hard, &base, members, entries, count, err);
+}
+
 /* A new cluster's log begins with the registration of each member: the same entries everywhere, committed
  * by agreement. */
-static int bootstrap(struct raftd *raftd, struct err *err)
+static int begin_cluster(struct raftd *raftd, struct err *err)
 {
-    TRY(membership_from_conf(raftd->conf, &raftd->membership, err));
     struct membership *membership = &raftd->membership;
-    if (membership->count > MEMBERS_SERVED_MAX) {
-        return err_set(err, -EINVAL,
-                "--initial-cluster names %zu members: this version serves one; name only this "
-                "member",
-                membership->count);
-    }
     struct raft_hard_state hard = { .term = 1, .commit = membership->count };
     struct raft_entry *entries = xcalloc(membership->count, sizeof *entries);
     struct buf *ops = xcalloc(membership->count, sizeof *ops);
-    struct buf configuration = BUF_INIT;
     struct raft_members roles;
 
     for (size_t i = 0; i < membership->count; i++) {
@@ -86,25 +91,28 @@ static int bootstrap(struct raftd *raftd, struct err *err)
         };
     }
     membership_roles(membership, &roles);
-    membership_encode(membership, &roles, &configuration);
+    int result = create_log(raftd, &roles, &hard, entries, membership->count, err);
     free_roles(&roles);
-    struct wal_base base = {
-        .cluster_id = membership->cluster_id,
-        .member_id = membership->self_id,
-        .configuration = buf_span(&configuration),
-    };
-    int result = storage_create(
-            raftd->conf, &base, &hard, entries, membership->count, &raftd->storage, err);
-    if (result == 0) {
-        result = new_core(raftd, &hard, &base, entries, membership->count, err);
-    }
     for (size_t i = 0; i < membership->count; i++) {
         buf_fini(&ops[i]);
     }
     free(ops);
     free(entries);
-    buf_fini(&configuration);
     return result;
+}
+
+static int bootstrap(struct raftd *raftd, struct err *err)
+{
+    TRY(conf_check_bootstrap(raftd->conf, err));
+    if (raftd->conf->initial_cluster_state == CONF_CLUSTER_EXISTING) {
+        /* The log begins without members: the leader tells. */
+        struct raft_members none = { 0 };
+        struct raft_hard_state hard = { 0 };
+        TRY(bootstrap_join(raftd->loop, raftd->conf, &raftd->membership, err));
+        return create_log(raftd, &none, &hard, NULL, 0, err);
+    }
+    TRY(bootstrap_static(raftd->loop, raftd->conf, &raftd->membership, err));
+    return begin_cluster(raftd, err);
 }
 
 static int recover(struct raftd *raftd, struct err *err)
@@ -115,8 +123,16 @@ static int recover(struct raftd *raftd, struct err *err)
     TRY(membership_decode(buf_span(&recovered.configuration), &raftd->membership, err));
     raftd->membership.cluster_id = recovered.base.cluster_id;
     raftd->membership.self_id = recovered.base.member_id;
-    TRY(new_core(raftd, &recovered.hard, &recovered.base, recovered.entries, recovered.entry_count,
-            err));
+    struct raft_members roles;
+    membership_roles(&raftd->membership, &roles);
+    int result = new_core(raftd, &recovered.hard, &recovered.base, &roles, recovered.entries,
+            recovered.entry_count, err);
+    free_roles(&roles);
+    TRY(result);
+    for (size_t i = 0; i < recovered.note_count; i++) {
+        membership_note(
+                &raftd->membership, recovered.notes[i].index, buf_span(&recovered.notes[i].op));
+    }
     TRY(retention_recover(raftd, &recovered, err));
     log_notice("raftd.log.recovered",
             "base=%" PRIu64 " entries=%zu term=%" PRIu64 " commit=%" PRIu64
@@ -136,12 +152,12 @@ int raftd_new(const struct conf *conf, struct raftd **ret_raftd, struct err *err
     raftd->disk_has_space = true;
     raftd->state_has_space = true;
     raftd->told_writable = true;
+    raftd->loop = loop_new();
     int exists = storage_exists(conf, err);
-    int result = exists;
-    if (exists == 0) {
-        result = bootstrap(raftd, err);
-    } else if (exists > 0) {
-        result = recover(raftd, err);
+    /* The ports come first: a second process on one of them ends before it has touched anything. */
+    int result = exists < 0 ? exists : talk_open(raftd, err);
+    if (result == 0) {
+        result = exists == 0 ? bootstrap(raftd, err) : recover(raftd, err);
     }
     if (result < 0) {
         (void)raftd_free(raftd);
@@ -162,7 +178,7 @@ static void on_stop_signal(void *user)
 
     log_notice("raftd.stopping", "reason=signal");
     notify_stopping();
-    raftd_fail(raftd, 0);
+    housekeeping_stop_soon(raftd);
 }
 
 int raftd_start(struct raftd *raftd, struct err *err)
@@ -170,7 +186,6 @@ int raftd_start(struct raftd *raftd, struct err *err)
     if (chdir(raftd->conf->run_dir) < 0) {
         return err_errno(err, "enter the run directory %s", raftd->conf->run_dir);
     }
-    raftd->loop = loop_new();
     loop_on_signal(raftd->loop, SIGTERM, on_stop_signal, raftd);
     loop_on_signal(raftd->loop, SIGINT, on_stop_signal, raftd);
     TRY(storage_start(raftd->storage, raftd->loop, &raftd_storage_events, raftd, err));
@@ -178,7 +193,10 @@ int raftd_start(struct raftd *raftd, struct err *err)
             raftd->loop, "raftd.ipc", &raftd_gateways_events, raftd, &raftd->gateways, err));
     TRY(applier_open(
             raftd->loop, "apply/apply.ipc", &raftd_applier_events, raftd, &raftd->applier, err));
+    TRY(transfer_open(raftd, err));
+    changes_open(raftd);
     TRY(housekeeping_start(raftd, err));
+    talk_begin(raftd);
     notify_ready();
     return 0;
 }
@@ -194,6 +212,9 @@ struct raftd *raftd_free(struct raftd *raftd)
     if (raftd == NULL) {
         return NULL;
     }
+    talk_close(raftd);
+    transfer_close(raftd);
+    changes_close(raftd);
     raftd->applier = applier_close(raftd->applier);
     raftd->gateways = gateways_close(raftd->gateways);
     if (raftd->loop != NULL) {
@@ -204,6 +225,7 @@ struct raftd *raftd_free(struct raftd *raftd)
     raftd->loop = loop_free(raftd->loop);
     retention_fini(raftd);
     membership_fini(&raftd->membership);
+    free(raftd->needs);
     free(raftd->entries);
     free(raftd);
     return NULL;

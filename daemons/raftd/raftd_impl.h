@@ -2,6 +2,9 @@
  *
  *   raftd.c         life: recover or bootstrap, open, close
  *   drive.c         raft_step and the duties that come out of it
+ *   talk.c          messages to and from other members, vows
+ *   transfer.c      snapshot files to and from other members
+ *   changes.c       membership changes, from whoever asks to their outcome
  *   housekeeping.c  timers: ticks, sync entries, registration, what gatewayds are told
  *   retention.c     snapshots made, recorded, loaded; how far back the log goes */
 #pragma once
@@ -10,6 +13,8 @@
 #include "daemons/raftd/applier.h"
 #include "daemons/raftd/gateways.h"
 #include "daemons/raftd/membership.h"
+#include "daemons/raftd/peer/peers.h"
+#include "daemons/raftd/raft/wire.h"
 #include "daemons/raftd/raftd.h"
 #include "daemons/raftd/storage.h"
 
@@ -35,6 +40,25 @@ struct own_op {
     bool done;
 };
 
+enum {
+    TALK_BYTES_KEPT = 4 * 1024 * 1024
+};
+
+/* talk.c */
+struct talk {
+    struct raft_wire wire;
+    struct raft_wire wire_in;
+    struct buf out;
+    struct raft_vow *vows; /* ascending by after_seq */
+    size_t vow_count;
+    size_t vow_capacity;
+    uint64_t sent_appends;
+    uint64_t received_appends;
+};
+
+struct transfers; /* transfer.c */
+struct changes;   /* changes.c */
+
 struct raftd {
     const struct conf *conf;
     struct loop *loop;
@@ -42,8 +66,14 @@ struct raftd {
     struct storage *storage;
     struct gateways *gateways;
     struct applier *applier;
+    struct peers *peers;
+    struct talk talk;
+    struct transfers *transfers;
+    struct changes *changes;
     struct membership membership;
     int exit_status;
+    bool is_stopping;    /* asked to stop: handing leadership over first */
+    uint64_t stop_at_ms; /* no later than this */
 
     /* drive.c */
     bool in_step;
@@ -57,6 +87,10 @@ struct raftd {
         uint64_t context;
         enum raft_refusal refusal;
     } asking;
+    struct raft_need *needs; /* of the core, not answered yet */
+    size_t need_count;
+    size_t need_capacity;
+    bool is_answering;
     struct raft_entry *entries; /* scratch */
     size_t entry_capacity;
     bool disk_has_space;
@@ -80,12 +114,14 @@ struct raftd {
     /* retention.c */
     struct kept_snapshot *snapshots; /* ascending */
     size_t snapshot_count;
+    bool is_installing;          /* the log's new base is on its way to the disk */
     uint64_t refused_load_index; /* snapshots from here on could not be loaded; 0: none */
     uint64_t bytes_at_snapshot;  /* storage bytes_appended when the last one was recorded */
 };
 
 /* drive.c */
-void raftd_step(struct raftd *raftd, struct raft_input *input);
+/* What raft_step says. Never from within itself. */
+int raftd_step(struct raftd *raftd, struct raft_input *input);
 void raftd_input_init(struct raft_input *input, enum raft_input_kind kind);
 /* 0 (RAFT_REFUSAL_NONE), or why not. Several ops, each an entry of its own. */
 enum raft_refusal raftd_propose(struct raftd *raftd, uint64_t context, enum raft_entry_kind kind,
@@ -95,9 +131,42 @@ extern const struct gateways_events raftd_gateways_events;
 extern const struct applier_events raftd_applier_events;
 extern const struct storage_events raftd_storage_events;
 
+/* talk.c */
+int talk_open(struct raftd *raftd, struct err *err); /* begins to listen */
+void talk_begin(struct raftd *raftd);                /* and to dial */
+void talk_close(struct raftd *raftd);
+void talk_send(struct raftd *raftd, struct raft_message_span messages);
+void talk_keep_vows(struct raftd *raftd, const struct raft_vow *vows, size_t count);
+void talk_release_vows(struct raftd *raftd, uint64_t synced_seq);
+void talk_step(struct raftd *raftd, const struct raft_message *message);
+void talk_on_members_changed(struct raftd *raftd);
+
+/* transfer.c */
+int transfer_open(struct raftd *raftd, struct err *err);
+void transfer_close(struct raftd *raftd);
+void transfer_begin(struct raftd *raftd, const struct raft_message *message);
+void transfer_on_message(struct raftd *raftd, uint64_t from, unsigned type, struct span body);
+void transfer_on_reachable(struct raftd *raftd, uint64_t peer_id);
+void transfer_tick(struct raftd *raftd, uint64_t now_ms);
+
+/* changes.c */
+void changes_open(struct raftd *raftd);
+void changes_close(struct raftd *raftd);
+/* A gatewayd asks for one. */
+void changes_begin(struct raftd *raftd, uint64_t context, struct span op);
+/* Looks at a message before the core does: true if it ends here. */
+bool changes_intercept(struct raftd *raftd, const struct raft_message *message);
+/* The core or the leader did not take it. False: it is none of ours. */
+bool changes_on_refused(struct raftd *raftd, uint64_t context, enum raft_refusal reason);
+void changes_tick(struct raftd *raftd, uint64_t now_ms);
+/* The core finds that this learner has caught up. */
+void changes_promote(struct raftd *raftd, uint64_t learner_id);
+
 /* housekeeping.c */
 int housekeeping_start(struct raftd *raftd, struct err *err);
 void housekeeping_stop(struct raftd *raftd);
+void housekeeping_on_removed(struct raftd *raftd);
+void housekeeping_stop_soon(struct raftd *raftd); /* hands leadership over first */
 void housekeeping_on_state_changed(struct raftd *raftd);
 void housekeeping_on_entries(struct raftd *raftd, struct raft_entry_span entries);
 void housekeeping_on_applied(struct raftd *raftd, const struct apply_done *done);
@@ -116,3 +185,5 @@ void retention_on_recorded(struct raftd *raftd, const struct storage_snapshot *s
 /* stored's state stands at (index, term) and waits for what follows. */
 void retention_on_stored_at(struct raftd *raftd, uint64_t index, uint64_t term);
 uint64_t retention_log_bytes(const struct raftd *raftd);
+/* The log now begins at a snapshot that came from the leader: stored is to load it. */
+void retention_on_install(struct raftd *raftd, const struct raft_base *base);

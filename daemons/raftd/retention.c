@@ -104,6 +104,9 @@ static void load_best(struct raftd *raftd, uint64_t stored_index)
 {
     struct raft_status status;
 
+    if (raftd->is_installing) {
+        return; /* the snapshot's base is being written: it is loaded as soon as that is done */
+    }
     raft_get_status(raftd->raft, &status);
     for (size_t i = raftd->snapshot_count; i > 0; i--) {
         const struct kept_snapshot *kept = &raftd->snapshots[i - 1];
@@ -162,7 +165,24 @@ void retention_on_stored_at(struct raftd *raftd, uint64_t index, uint64_t term)
     raftd_input_init(&input, RAFT_INPUT_APPLY_RESUME);
     input.position.index = index;
     input.position.term = term;
-    raftd_step(raftd, &input);
+    if (raftd_step(raftd, &input) == -ERANGE) {
+        load_best(raftd, index);
+    }
+}
+
+void retention_on_install(struct raftd *raftd, const struct raft_base *base)
+{
+    raftd->is_installing = false;
+    while (raftd->snapshot_count > 0) {
+        forget(raftd, raftd->snapshot_count - 1);
+    }
+    keep(raftd, base->index, base->term, base->time_ns);
+    storage_purge_before(raftd->storage, base->index + 1);
+    log_line(LOG_LEVEL_INFO, "etcdserver", "recovered from incoming snapshot at index %" PRIu64,
+            base->index);
+    if (applier_is_up(raftd->applier)) {
+        applier_load(raftd->applier, base->index, base->term);
+    }
 }
 
 void retention_on_snapshot_made(struct raftd *raftd, const struct snapshot_made *made)
@@ -215,7 +235,7 @@ void retention_on_recorded(struct raftd *raftd, const struct storage_snapshot *s
     raftd_input_init(&input, RAFT_INPUT_SNAPSHOT_MADE);
     input.position.index = snapshot->index;
     input.position.term = snapshot->term;
-    raftd_step(raftd, &input);
+    (void)raftd_step(raftd, &input);
     applier_snapshot_recorded(raftd->applier, snapshot->index, snapshot->term);
     if (kept_max == 0 || raftd->snapshot_count < kept_max) {
         return;
@@ -226,7 +246,7 @@ void retention_on_recorded(struct raftd *raftd, const struct storage_snapshot *s
     raftd_input_init(&input, RAFT_INPUT_LOG_COMPACTED);
     input.position.index = raftd->snapshots[0].index;
     input.position.term = raftd->snapshots[0].term;
-    raftd_step(raftd, &input);
+    (void)raftd_step(raftd, &input);
     storage_purge_before(raftd->storage, raftd->snapshots[0].index + 1);
 }
 

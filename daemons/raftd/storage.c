@@ -11,7 +11,8 @@
 
 enum {
     INLINE_BYTES_MAX = 64 * 1024,
-    INLINE_SYNC_US_MAX = 2000, /* above, a sync on the loop would delay heartbeats */
+    INLINE_SYNC_US_MAX =
+            500, /* above, the WAL thread's gathering is worth more than the hand-over it costs */
 };
 
 /* One queued write with copies of all it points to. */
@@ -46,10 +47,29 @@ struct completion {
     struct err err;
 };
 
+static void recover_note(struct storage_recovered *recovered, const struct wal_entry *entry)
+{
+    recovered->notes =
+            xrealloc(recovered->notes, (recovered->note_count + 1) * sizeof *recovered->notes);
+    struct storage_note *note = &recovered->notes[recovered->note_count++];
+    *note = (struct storage_note){ .index = entry->index };
+    buf_append_span(&note->op, entry->data);
+}
+
+/* Those after index are void. */
+static void recover_notes_cut(struct storage_recovered *recovered, uint64_t index)
+{
+    while (recovered->note_count > 0 && recovered->notes[recovered->note_count - 1].index > index) {
+        buf_fini(&recovered->notes[--recovered->note_count].op);
+    }
+}
+
 void storage_recovered_fini(struct storage_recovered *recovered)
 {
     free(recovered->entries);
     free(recovered->snapshots);
+    recover_notes_cut(recovered, 0);
+    free(recovered->notes);
     buf_fini(&recovered->configuration);
     *recovered = (struct storage_recovered){ 0 };
 }
@@ -111,10 +131,14 @@ static void recover_entry(
     if (entry->kind == RAFT_ENTRY_CONFIG) {
         recovered->entries[recovered->entry_count - 1].change = membership_change_of(entry->data);
     }
+    if (membership_is_concerned(entry->data)) {
+        recover_note(recovered, entry);
+    }
 }
 
 static void recover_cut(struct storage_recovered *recovered, uint64_t index)
 {
+    recover_notes_cut(recovered, index);
     while (recovered->entry_count > 0 &&
             recovered->entries[recovered->entry_count - 1].index > index) {
         recovered->entry_count--;
@@ -128,6 +152,7 @@ static void recover_base(struct storage_recovered *recovered, const struct wal_b
     recovered->base = *base;
     recovered->base.configuration = buf_span(&recovered->configuration);
     if (base->reset) {
+        recover_notes_cut(recovered, 0);
         recovered->entry_count = 0;
         return;
     }
@@ -325,6 +350,11 @@ static void fill_write(
     if (base != NULL) {
         item->base = *base;
         out->base = &item->base;
+        if (base->reset && base->index > 0) {
+            /* A base that came from another member stands on its snapshot: both are known, or neither. */
+            item->snapshot = (struct wal_snapshot){ base->index, base->term };
+            out->snapshot = &item->snapshot;
+        }
     }
     out->has_cut = write->cut;
     out->cut_index = write->cut_index;

@@ -20,6 +20,12 @@ struct storage_snapshot {
     uint64_t term;
 };
 
+/* An entry that says something about members. */
+struct storage_note {
+    uint64_t index;
+    struct buf op;
+};
+
 /* What a log held. Entries come without data (data.data NULL, data.bytes the length). */
 struct storage_recovered {
     struct raft_hard_state hard;
@@ -29,6 +35,8 @@ struct storage_recovered {
     size_t entry_count;
     struct storage_snapshot *snapshots; /* ascending */
     size_t snapshot_count;
+    struct storage_note *notes; /* ascending */
+    size_t note_count;
     uint64_t torn_bytes;
 };
 void storage_recovered_fini(struct storage_recovered *recovered);

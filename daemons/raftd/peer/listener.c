@@ -1,0 +1,298 @@
+#include "daemons/raftd/peer/listener.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "common/clock.h"
+#include "common/list.h"
+#include "common/log.h"
+#include "daemons/raftd/peer/address.h"
+#include "daemons/raftd/peer/frame.h"
+#include "proto/link_wire.h"
+#include "version.h"
+
+enum {
+    SILENT_ELECTION_TIMEOUTS = 2
+};
+
+/* One URL. */
+struct place {
+    struct listener *listener;
+    struct link_wire *wire;
+    char *url;
+};
+
+/* One connection to us. */
+struct guest {
+    struct list node;
+    struct place *place;
+    uint32_t pipe;
+    uint64_t member_id; /* 0: no hello yet, or not welcome */
+    uint64_t channel;
+    uint64_t epoch;
+    uint64_t heard_at_ms;
+    uint64_t ponged_at_ms;
+    struct frame_parts parts;
+};
+
+struct listener {
+    const struct listener_events *events;
+    void *user;
+    uint64_t heartbeat_ms;
+    uint64_t election_ms;
+    struct place *places;
+    size_t place_count;
+    struct list guests;
+    struct codec_scratch scratch;
+    struct buf out;
+};
+
+static struct guest *find_guest(struct listener *listener, const struct place *place, uint32_t pipe)
+{
+    LIST_FOREACH (guest, &listener->guests, struct guest, node) {
+        if (guest->place == place && guest->pipe == pipe) {
+            return guest;
+        }
+    }
+    return NULL;
+}
+
+static void free_guest(struct guest *guest)
+{
+    list_remove(&guest->node);
+    frame_parts_fini(&guest->parts);
+    free(guest);
+}
+
+static void hang_up(struct guest *guest)
+{
+    wire_close_pipe(guest->place->wire, guest->pipe);
+}
+
+static void send_frame(struct listener *listener, struct guest *guest, unsigned type)
+{
+    uint8_t head_bytes[PEER_HEAD_BYTES];
+    struct frame_head head = { .type = type, .epoch = guest->epoch };
+
+    frame_encode_head(&head, head_bytes);
+    wire_send(guest->place->wire, guest->pipe, span_of(head_bytes, sizeof head_bytes),
+            buf_span(&listener->out));
+}
+
+static void send_pong(struct listener *listener, struct guest *guest, uint64_t sent_ns)
+{
+    struct peer_pong pong = { .sent_ns = sent_ns };
+
+    guest->ponged_at_ms = clock_monotonic_ms();
+    buf_clear(&listener->out);
+    peer_pong_encode(&pong, &listener->out);
+    send_frame(listener, guest, peer_pong_type);
+}
+
+/* An older connection of the same member for the same purpose is one that broke without our being told. */
+static void replace_older(struct listener *listener, const struct guest *newer)
+{
+    LIST_FOREACH (guest, &listener->guests, struct guest, node) {
+        if (guest != newer && guest->member_id == newer->member_id &&
+                guest->channel == newer->channel) {
+            guest->member_id = 0;
+            hang_up(guest);
+        }
+    }
+}
+
+static void on_hello(struct listener *listener, struct guest *guest, struct span body)
+{
+    struct peer_hello hello;
+    struct peer_answer answer = { .reason = PEER_WELCOME, .version = span_str(QUORATE_VERSION) };
+    struct err err = { 0 };
+
+    if (peer_hello_decode(body, &hello, &listener->scratch, &err) < 0) {
+        log_warning_err(&err, "raftd.peer.malformed", "url=%s action=hang_up", guest->place->url);
+        hang_up(guest);
+        return;
+    }
+    guest->epoch = hello.epoch;
+    listener->events->judge(listener->user, &hello, &answer);
+    SET(&answer, peer_answer_tag_text);
+    SET(&answer, peer_answer_tag_version);
+    buf_clear(&listener->out);
+    peer_answer_encode(&answer, &listener->out);
+    send_frame(listener, guest, peer_answer_type);
+    if (answer.reason == PEER_WELCOME) {
+        guest->member_id = hello.member_id;
+        guest->channel = hello.channel;
+        replace_older(listener, guest);
+    }
+}
+
+static void on_members_get(struct listener *listener, struct guest *guest)
+{
+    buf_clear(&listener->out);
+    listener->events->fill_members(listener->user, &listener->out);
+    send_frame(listener, guest, members_list_type);
+}
+
+static void on_ping(struct listener *listener, struct guest *guest, struct span body)
+{
+    struct peer_ping ping;
+
+    if (peer_ping_decode(body, &ping, &listener->scratch, NULL) == 0) {
+        send_pong(listener, guest, ping.sent_ns);
+    }
+}
+
+static void on_frame(struct listener *listener, struct guest *guest, struct span frame)
+{
+    struct frame_head head;
+    struct span body;
+    struct span whole;
+    uint64_t now_ms = clock_monotonic_ms();
+
+    guest->heard_at_ms = now_ms;
+    codec_scratch_reset(&listener->scratch);
+    if (frame_parse(frame, &head, &body) < 0) {
+        hang_up(guest);
+    } else if (head.type == peer_hello_type) {
+        on_hello(listener, guest, body);
+    } else if (head.type == members_get_type) {
+        guest->epoch = head.epoch;
+        on_members_get(listener, guest);
+    } else if (guest->member_id == 0 || head.epoch != guest->epoch) {
+        return; /* before the hello, or of another connection's life */
+    } else if (head.type == peer_ping_type) {
+        on_ping(listener, guest, body);
+    } else {
+        int result = frame_parts_add(&guest->parts, &head, body, &whole);
+        if (result < 0) {
+            log_warning("raftd.peer.malformed", "peer=%" PRIx64 " type=%u action=hang_up",
+                    guest->member_id, head.type);
+            hang_up(guest);
+        } else if (result > 0) {
+            listener->events->on_message(listener->user, guest->member_id, head.type, whole);
+        } else if (now_ms - guest->ponged_at_ms >= listener->heartbeat_ms) {
+            send_pong(listener, guest, 0);
+        }
+    }
+}
+
+static void on_event(void *user, const struct wire_event *event)
+{
+    struct place *place = user;
+    struct listener *listener = place->listener;
+    struct guest *guest;
+
+    switch (event->kind) {
+    case WIRE_PIPE_ADDED:
+        guest = xcalloc(1, sizeof *guest);
+        guest->place = place;
+        guest->pipe = event->pipe;
+        guest->heard_at_ms = clock_monotonic_ms();
+        list_append(&listener->guests, &guest->node);
+        break;
+    case WIRE_PIPE_REMOVED:
+        guest = find_guest(listener, place, event->pipe);
+        if (guest != NULL) {
+            free_guest(guest);
+        }
+        break;
+    case WIRE_MESSAGE:
+        guest = find_guest(listener, place, event->pipe);
+        if (guest != NULL) {
+            on_frame(listener, guest, wire_message_body(event->message));
+        }
+        (void)wire_message_free(event->message);
+        break;
+    default:
+        break;
+    }
+}
+
+static void on_drained(void *user)
+{
+    (void)user;
+}
+
+static int open_place(struct listener *listener, struct loop *loop, struct place *place,
+        const char *url, struct err *err)
+{
+    char address[ADDRESS_BYTES];
+    struct link_config config = { .pattern = LINK_REQREP,
+        .listen = true,
+        .path = address,
+        .frame_bytes_max = PEER_FRAME_BYTES_MAX };
+    struct wire_handler handler = { .on_event = on_event, .on_drained = on_drained, .user = place };
+
+    place->listener = listener;
+    place->url = xstrdup(url);
+    TRY(address_of_url(url, address, err));
+    if (wire_open(loop, &config, &handler, &place->wire, err) < 0) {
+        return err_prefix(err, "listen for peers on %s", url);
+    }
+    return 0;
+}
+
+int listener_open(struct loop *loop, const struct conf_list *urls, uint64_t heartbeat_ms,
+        uint64_t election_ms, const struct listener_events *events, void *user,
+        struct listener **ret_listener, struct err *err)
+{
+    struct listener *listener = xcalloc(1, sizeof *listener);
+
+    listener->events = events;
+    listener->user = user;
+    listener->heartbeat_ms = heartbeat_ms;
+    listener->election_ms = election_ms;
+    list_init(&listener->guests);
+    listener->places = xcalloc(urls->count, sizeof *listener->places);
+    for (size_t i = 0; i < urls->count; i++) {
+        int result = open_place(listener, loop, &listener->places[i], urls->items[i], err);
+        listener->place_count++;
+        if (result < 0) {
+            (void)listener_close(listener);
+            return result;
+        }
+    }
+    *ret_listener = listener;
+    return 0;
+}
+
+struct listener *listener_close(struct listener *listener)
+{
+    if (listener == NULL) {
+        return NULL;
+    }
+    for (size_t i = 0; i < listener->place_count; i++) {
+        listener->places[i].wire = wire_close(listener->places[i].wire);
+        free(listener->places[i].url);
+    }
+    LIST_FOREACH (guest, &listener->guests, struct guest, node) {
+        free_guest(guest);
+    }
+    free(listener->places);
+    codec_scratch_fini(&listener->scratch);
+    buf_fini(&listener->out);
+    free(listener);
+    return NULL;
+}
+
+void listener_tick(struct listener *listener, uint64_t now_ms, uint64_t late_ms)
+{
+    uint64_t limit_ms = SILENT_ELECTION_TIMEOUTS * listener->election_ms;
+
+    LIST_FOREACH (guest, &listener->guests, struct guest, node) {
+        guest->heard_at_ms += late_ms;
+        if (now_ms > guest->heard_at_ms + limit_ms) {
+            hang_up(guest);
+        }
+    }
+}
+
+void listener_drop(struct listener *listener, uint64_t member_id)
+{
+    LIST_FOREACH (guest, &listener->guests, struct guest, node) {
+        if (guest->member_id == member_id) {
+            guest->member_id = 0;
+            hang_up(guest);
+        }
+    }
+}
