@@ -1,0 +1,167 @@
+"""The files of a data dir: names, modes, what is kept and what is purged (operations, section 4, as far as it is kept)."""
+
+import os
+import re
+import shutil
+import stat
+import time
+
+import pytest
+
+import harness
+from harness import Keys, poll
+
+pytestmark = pytest.mark.ours
+
+
+def member(server, *parts):
+    return os.path.join(server.data_dir, "member", *parts)
+
+
+def snapshots(server):
+    return sorted(n for n in os.listdir(member(server, "snap")) if n.endswith(".snap"))
+
+
+def segments(server):
+    return sorted(n for n in os.listdir(member(server, "wal")) if n.endswith(".wal"))
+
+
+def write(server, count, prefix="/k", value="v"):
+    keys = Keys(server.port)
+    for number in range(count):
+        keys.put("%s%d" % (prefix, number % 50), value)
+    last = keys.index()
+    keys.close()
+    return last
+
+
+def test_4_layout_and_modes(fresh_server):
+    write(fresh_server, 5)
+    assert {"snap", "wal", "state"} <= set(os.listdir(member(fresh_server)))
+    assert stat.S_IMODE(os.stat(fresh_server.data_dir).st_mode) == 0o700
+    for path, folders, names in os.walk(fresh_server.data_dir):
+        for name in folders + names:
+            mode = os.lstat(os.path.join(path, name)).st_mode
+            assert stat.S_IMODE(mode) & 0o077 == 0, "%s/%s is open to others: %o" % (path, name, mode)
+
+
+def test_4_1_segment_name_is_sequence_and_first_index(fresh_server):
+    assert segments(fresh_server) == ["0000000000000000-0000000000000001.wal"]
+
+
+def test_4_1_preallocated(fresh_server):
+    [name] = segments(fresh_server)
+    assert os.stat(member(fresh_server, "wal", name)).st_blocks * 512 >= 64 * 1000 * 1000
+
+
+def test_4_1_restart_keeps_names_in_order(fresh_server):
+    write(fresh_server, 20)
+    fresh_server.restart()
+    write(fresh_server, 20)
+    fresh_server.restart()
+    names = segments(fresh_server)
+    assert all(re.match(r"[0-9a-f]{16}-[0-9a-f]{16}\.wal$", n) for n in names)
+    sequences = [int(n.split("-")[0], 16) for n in names]
+    assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+
+
+def test_4_1_unknown_files_are_left_alone(fresh_server):
+    write(fresh_server, 5)
+    fresh_server.stop()
+    for name in ("notes.txt", "x.wal", "0000.wal.broken"):
+        with open(member(fresh_server, "wal", name), "w") as out:
+            out.write("mine")
+    fresh_server.start()
+    assert {"notes.txt", "x.wal", "0000.wal.broken"} <= set(os.listdir(member(fresh_server, "wal")))
+
+
+def test_4_2_snapshot_names_are_term_and_index(start):
+    server = start("--snapshot-count=20")
+    write(server, 200)
+    names = poll(lambda: snapshots(server), 10, "a snapshot")
+    for name in names:
+        term, index = (int(part, 16) for part in re.match(r"([0-9a-f]{16})-([0-9a-f]{16})\.snap$", name).groups())
+        assert term >= 1 and 1 <= index <= 210
+
+
+def test_4_2_none_before_more_than_count_entries(start):
+    server = start("--snapshot-count=100")
+    write(server, 60)
+    time.sleep(0.3)
+    assert snapshots(server) == []
+    write(server, 60)
+    poll(lambda: snapshots(server), 10, "the first snapshot")
+
+
+@pytest.mark.slow
+def test_4_2_defaults_snapshot_by_entry_10001(start):
+    server = start()
+    write(server, 10100)
+    names = poll(lambda: snapshots(server), 10, "the first snapshot")
+    assert int(names[0].split("-")[1].split(".")[0], 16) <= 10001 + 200
+
+
+@pytest.mark.slow
+def test_4_2_and_4_3_five_snapshots_are_kept_and_broken_ones_stay(start):
+    server = start("--snapshot-count=10")
+    with open(member(server, "snap", "0000000000000001-0000000000000001.snap.broken"), "w") as out:
+        out.write("evidence")
+    seen = set()
+    deadline = time.monotonic() + 60
+    while len(seen) < 7 and time.monotonic() < deadline:
+        write(server, 200)
+        names = snapshots(server)
+        seen |= set(names)
+    assert len(seen) >= 6, "only %d snapshots were made" % len(seen)
+    poll(lambda: len(snapshots(server)) <= 5, 35, "old ones are purged")
+    assert "0000000000000001-0000000000000001.snap.broken" in os.listdir(member(server, "snap"))
+    newest = snapshots(server)
+    assert newest == sorted(seen)[-len(newest):], "the oldest go first"
+
+
+@pytest.mark.slow
+def test_4_3_old_segments_are_purged(start):
+    server = start("--snapshot-count=100")
+    value = "x" * 100000
+    deadline = time.monotonic() + 60
+    while len(segments(server)) < 2 and time.monotonic() < deadline:
+        write(server, 50, value=value)
+    assert len(segments(server)) >= 2, "no second segment"
+    first = segments(server)[0]
+    poll(lambda: write(server, 50, value=value) and first not in segments(server), 80, "the first segment is purged")
+    server.kill()
+    server.start()
+    assert write(server, 1) > 0
+
+
+def test_4_2_restart_needs_only_the_newest_snapshot(start):
+    server = start("--snapshot-count=20")
+    last = 0
+    while len(snapshots(server)) < 2:
+        last = write(server, 200)
+    server.stop()
+    for name in snapshots(server)[:-1]:
+        os.unlink(member(server, "snap", name))
+    shutil.rmtree(member(server, "state"))
+    server.start()
+    keys = Keys(server.port)
+    assert keys.index() == last + 1 and len(keys.get("/").json["node"]["nodes"]) == 50
+    keys.close()
+
+
+def test_3_8_a_second_process_is_refused_and_names_the_first(start):
+    """operations 3.8: the lock, and who holds it."""
+    server = start()
+    other = harness.new_server(data_dir=server.data_dir, folder=server.folder, quick_clock=True)
+    other.log_path = os.path.join(server.folder, "log2")
+    with pytest.raises(RuntimeError) as refused:
+        other.start(10)
+    assert str(server.main_pid()) in str(refused.value) or "lock" in str(refused.value).lower()
+    assert write(server, 3) > 0
+    other._ports[0].release()
+
+
+def test_3_8_a_killed_holder_releases_the_lock(start):
+    server = start()
+    server.kill()
+    server.start()

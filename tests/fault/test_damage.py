@@ -1,0 +1,248 @@
+"""Damaged files: what was never synced may go, what was must not; and a refusal says where."""
+
+import os
+import re
+import shutil
+import time
+
+import pytest
+
+import harness
+from harness import Keys, exchange, poll
+from harness.faults import Shim
+from sizes import sized
+
+pytestmark = [pytest.mark.ours, pytest.mark.limit(900)]
+
+
+def wal_files(data):
+    folder = os.path.join(data, "member", "wal")
+    return sorted(os.path.join(folder, name) for name in os.listdir(folder) if re.match(r"[0-9a-f]{16}-[0-9a-f]{16}\.wal$", name))
+
+
+def end_of_data(path):
+    """Where the zeros of the preallocation begin."""
+    with open(path, "rb") as wal:
+        return len(wal.read().rstrip(b"\0"))
+
+
+def written(server, count, prefix="/k"):
+    keys = Keys(server.port)
+    made = [(prefix + str(n), keys.put("%s%d" % (prefix, n), "value %d" % n).index) for n in range(count)]
+    keys.close()
+    return made
+
+
+def lost(server, made):
+    keys = Keys(server.port)
+    gone = [key for key, index in made if (lambda a: a.status != 200 or a.json["node"]["modifiedIndex"] != index)(keys.get(key))]
+    keys.close()
+    return gone
+
+
+REFUSED = re.compile(r"raftd\.start\.failed.*|quorate\.daemon\.ended daemon=raftd.*")
+
+
+def start_or_refusal(server):
+    """None when it runs; else the line that says why raftd would not start (it is tried again only after a while)."""
+    old = len(server.log()) if os.path.exists(server.log_path) else 0
+    server.spawn()
+
+    def decided():
+        refused = REFUSED.search(server.log()[old:])
+        if refused or server.process.poll() is not None:
+            return refused.group(0) if refused else "ended"
+        try:
+            return exchange(server.port, "GET", "/v2/keys?quorum=true", timeout=1).status == 200
+        except (OSError, harness.wire.WireError):
+            return False
+
+    result = poll(decided, 20, "it runs, or says why not")
+    return None if result is True else result
+
+
+class Specimen:
+    """A data dir to damage: each trial gets a copy."""
+
+    def __init__(self, folder, data, made):
+        self.folder, self.data, self.made = folder, data, made
+
+    def trial(self, damage, flags=()):
+        """(server, why it was refused or None): started on a damaged copy. A copy's state is not trusted."""
+        copy = os.path.join(self.folder, "trial")
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self.data, copy, ignore=shutil.ignore_patterns("run"))
+        damage(copy)
+        server = harness.new_server(flags, data_dir=copy, quick_clock=True)
+        return server, start_or_refusal(server)
+
+
+@pytest.fixture
+def torn(shim, folder):
+    """Stopped by kill -9 with one batch written and not synced: (specimen, where it begins, where it ends)."""
+    with harness.new_server(env=shim.env, quick_clock=True) as server:
+        server.start()
+        made = written(server, 20)
+        [wal] = wal_files(server.data_dir)
+        with open(wal, "rb") as log:
+            synced = log.read()
+        shim.set("proc=raftd call=fdatasync,fsync path=.wal do=hold")
+        for number in range(3):
+            connection = server.connect()
+            connection.send_request("PUT", "/v2/keys/unsynced%d?value=%s" % (number, "u" * 30))
+        poll(shim.hits, 5, "the sync is held")
+        server.kill()
+        shim.set()
+        with open(wal, "rb") as log:
+            torn = log.read()
+        after = end_of_data(wal)
+        before = next(at for at, (old, new) in enumerate(zip(synced, torn)) if old != new)
+        assert torn[:before] == synced[:before] and not synced[before:].strip(b"\0"), "the log is appended to, never changed"
+        yield Specimen(folder, server.data_dir, made), before, after
+
+
+def cut_at(offset, how):
+    def damage(data):
+        wal = wal_files(data)[-1]
+        size = os.stat(wal).st_size
+        with open(wal, "r+b") as out:
+            out.truncate(offset)
+            if how == "zeros":
+                out.truncate(size)
+            elif how == "garbage":
+                out.seek(offset)
+                out.write(b"\xa5" * 64)
+                out.truncate(size)
+    return damage
+
+
+@pytest.mark.parametrize("how", ["short", "zeros", "garbage"])
+def test_a_log_torn_anywhere_in_its_unsynced_batch_opens_and_loses_only_that(torn, how):
+    specimen, before, after = torn
+    every = max(1, (after - before) // sized(4, 24, 100000))
+    for offset in range(before, after + 1, every):
+        server, refused = specimen.trial(cut_at(offset, how))
+        with server:
+            assert refused is None, "cut at %d of %d..%d: %s" % (offset, before, after, server.log()[-1500:])
+            assert lost(server, specimen.made) == []
+            assert written(server, 1, "/after")[0][1] > specimen.made[-1][1]
+
+
+@pytest.fixture
+def sound(folder):
+    """Stopped by kill -9 with everything synced and applied."""
+    with harness.new_server(quick_clock=True) as server:
+        server.start()
+        made = written(server, 30)
+        server.kill()
+        yield Specimen(folder, server.data_dir, made)
+
+
+def test_a_log_cut_below_what_was_applied_is_refused_with_both_positions():
+    """Acknowledged writes are gone from the log: an operator must know, and nobody must be served less."""
+    with harness.new_server(quick_clock=True) as server:
+        server.start()
+        made = written(server, 30)
+        server.kill()
+        cut_at(end_of_data(wal_files(server.data_dir)[-1]) * 2 // 3, "zeros")(server.data_dir)
+        refused = start_or_refusal(server)  # In place: the state is trusted, and ahead of the log.
+        if refused is None:
+            pytest.fail("it started; lost: %s" % lost(server, made))
+        assert len(set(re.findall(r"\b\d+\b", refused.split("error=")[-1]))) >= 2, refused
+
+
+def flip_bit(path_of, at):
+    def damage(data):
+        path = path_of(data)
+        with open(path, "r+b") as out:
+            size = end_of_data(path)
+            offset = int(size * at)
+            out.seek(offset)
+            byte = out.read(1)
+            out.seek(offset)
+            out.write(bytes([byte[0] ^ 0x10]))
+    return damage
+
+
+@pytest.mark.parametrize("at", [0.02, 0.1, 0.3, 0.5, 0.7])
+def test_a_flipped_bit_before_synced_data_is_refused_with_file_and_offset(sound, at):
+    server, refused = sound.trial(flip_bit(lambda data: wal_files(data)[-1], at))
+    with server:
+        assert refused is not None, "it started on a damaged log"
+        name = os.path.basename(wal_files(server.data_dir)[-1])
+        assert re.search(re.escape(name) + r".*offset \d+", refused), refused
+        # Nothing was cut, repaired or renamed.
+        assert [(os.path.basename(p), os.stat(p).st_size) for p in wal_files(server.data_dir)] == \
+            [(os.path.basename(p), os.stat(p).st_size) for p in wal_files(sound.data)]
+
+
+@pytest.fixture
+def with_snapshots(folder):
+    with harness.new_server(["--snapshot-count=20"], quick_clock=True) as server:
+        server.start()
+        made = written(server, 100)
+        snap = os.path.join(server.data_dir, "member", "snap")
+        # The log must have grown by a share of the last snapshot's size before the next one.
+        poll(lambda: written(server, 100, "/filler") and len(snapshots(server.data_dir)) >= 2, 30, "two snapshots")
+        made += written(server, 30, "/later")
+        poll(lambda: not [n for n in os.listdir(snap) if n.endswith(".tmp")], 5, "none is being written")
+        server.kill()
+        yield Specimen(folder, server.data_dir, made)
+
+
+def snapshots(data):
+    folder = os.path.join(data, "member", "snap")
+    return sorted(os.path.join(folder, n) for n in os.listdir(folder) if n.endswith(".snap"))
+
+
+def distrust(data):
+    os.unlink(os.path.join(data, "member", "state", "MARK"))
+
+
+def test_a_state_that_is_not_trusted_is_rebuilt(with_snapshots):
+    server, refused = with_snapshots.trial(distrust)
+    with server:
+        assert refused is None, server.log()[-2000:]
+        assert lost(server, with_snapshots.made) == []
+
+
+@pytest.mark.parametrize("damage", ["flip", "short", "empty"])
+def test_a_broken_newest_snapshot_falls_back_to_the_one_before(with_snapshots, damage):
+    def spoil(data):
+        distrust(data)
+        newest = snapshots(data)[-1]
+        size = os.stat(newest).st_size
+        if damage == "flip":
+            flip_bit(lambda _: newest, 0.5)(data)
+        else:
+            os.truncate(newest, size // 2 if damage == "short" else 0)
+
+    server, refused = with_snapshots.trial(spoil)
+    with server:
+        assert refused is None, server.log()[-2000:]
+        assert lost(server, with_snapshots.made) == []
+        names = os.listdir(os.path.join(server.data_dir, "member", "snap"))
+        assert [n for n in names if n.endswith(".broken")] == [os.path.basename(snapshots(with_snapshots.data)[-1]) + ".broken"]
+
+
+def test_a_damaged_state_is_rebuilt_or_refused_but_never_served(with_snapshots):
+    """Bytes of the state overwritten behind a mark that trusts it: caught by nothing but distrust, which MARK's absence is."""
+    def spoil(data):
+        distrust(data)
+        for path, _, names in os.walk(os.path.join(data, "member", "state")):
+            for name in names:
+                if name == "data.mdb":
+                    with open(os.path.join(path, name), "r+b") as out:
+                        out.write(b"\0" * 8192)
+
+    server, refused = with_snapshots.trial(spoil)
+    with server:
+        assert refused is None, server.log()[-2000:]
+        assert lost(server, with_snapshots.made) == []
+
+
+def test_without_any_state_all_comes_back(with_snapshots):
+    server, refused = with_snapshots.trial(lambda data: shutil.rmtree(os.path.join(data, "member", "state")))
+    with server:
+        assert refused is None, server.log()[-2000:]
+        assert lost(server, with_snapshots.made) == []
