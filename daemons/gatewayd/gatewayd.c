@@ -60,6 +60,9 @@ static void on_tick(void *user)
         view_end(gw);
     }
     gw_become_ready(gw);
+    if (gw->drained && !jobs_are_busy(gw->jobs)) {
+        loop_stop(gw->loop);
+    }
 }
 
 static void on_drained(void *user)
@@ -67,7 +70,10 @@ static void on_drained(void *user)
     struct gatewayd *gw = user;
 
     gw->drained = true;
-    loop_stop(gw->loop);
+    if (!jobs_are_busy(
+                gw->jobs)) { /* their answers are streams, which the server does not wait for */
+        loop_stop(gw->loop);
+    }
 }
 
 /* First those that still wait are told so; a moment later we go. */

@@ -1,4 +1,5 @@
-/* jobs.c: listings that are too large for a turn, each rendered by a thread with a transaction of its own.
+/* jobs.c: listings that are too large for a turn, each rendered by a thread with a transaction of its own, then handed to
+ * the server slice by slice: copying hundreds of megabytes at once would stall everybody else.
  *
  * A job is handed to its thread and handed back by loop_post. Between, the loop touches only `call` and `retired`, which the
  * thread does not; so there is no lock. An environment that is exchanged while jobs read it is closed by the last of them. */
@@ -11,7 +12,10 @@
 #include "common/loop.h"
 
 enum {
-    JOBS_RUNNING_MAX = 2
+    JOBS_RUNNING_MAX = 2,
+    SLICE_BYTES = 1024 * 1024,
+    PUMP_MS = 1,
+    PUMP_IDLE_MS = 10, /* while no client takes anything */
 };
 
 struct job {
@@ -24,6 +28,7 @@ struct job {
     struct listing_request request;
     struct state_meta meta;
     struct buf body;
+    size_t sent_bytes; /* of body, given to the server */
     size_t bad_bytes;
     int code;
 };
@@ -31,6 +36,9 @@ struct job {
 struct listing_jobs {
     struct list waiting; /* calls */
     struct list running; /* jobs */
+    struct list sending; /* jobs */
+    struct gatewayd *gw;
+    struct loop_timer *pump_timer;
     unsigned running_count;
 };
 
@@ -39,6 +47,7 @@ struct listing_jobs *jobs_new(void)
     struct listing_jobs *jobs = xcalloc(1, sizeof *jobs);
     list_init(&jobs->waiting);
     list_init(&jobs->running);
+    list_init(&jobs->sending);
     return jobs;
 }
 
@@ -108,28 +117,102 @@ void jobs_start_waiting(struct gatewayd *gw)
     }
 }
 
-static void answer(struct gatewayd *gw, struct job *job)
+static void free_job(struct gatewayd *gw, struct job *job)
+{
+    list_remove(&job->link);
+    call_free(gw, job->call);
+    buf_fini(&job->body);
+    free(job);
+}
+
+/* Gives the client its next slices while it takes them; true: something moved. */
+static bool pump_job(struct gatewayd *gw, struct job *job)
+{
+    struct http_request *http = job->call->http;
+
+    if (http == NULL) {
+        free_job(gw, job);
+        return true;
+    }
+    if (http_stream_unsent(http) > SLICE_BYTES) {
+        return false;
+    }
+    size_t bytes = MIN(job->body.bytes - job->sent_bytes, (size_t)SLICE_BYTES);
+    http_stream_chunk(http, span_of(job->body.data + job->sent_bytes, bytes));
+    job->sent_bytes += bytes;
+    if (job->sent_bytes == job->body.bytes) {
+        http_stream_end(http);
+        call_count_success(gw, job->call);
+        free_job(gw, job);
+    }
+    return true;
+}
+
+static void on_pump(void *user)
+{
+    struct listing_jobs *jobs = user;
+    bool moved = false;
+
+    LIST_FOREACH (job, &jobs->sending, struct job, link) {
+        moved = pump_job(jobs->gw, job) || moved;
+    }
+    if (!list_is_empty(&jobs->sending)) {
+        loop_timer_start(jobs->pump_timer, moved ? PUMP_MS : PUMP_IDLE_MS, 0);
+    }
+}
+
+static void start_sending(struct gatewayd *gw, struct job *job, struct span head)
+{
+    struct listing_jobs *jobs = gw->jobs;
+
+    if (jobs->pump_timer == NULL) {
+        jobs->gw = gw;
+        jobs->pump_timer = loop_timer_new(gw->loop, on_pump, jobs);
+    }
+    http_stream_begin(job->call->http, 200, head);
+    list_append(&jobs->sending, &job->link);
+    loop_timer_start(jobs->pump_timer, 0, 0);
+}
+
+static void answer_error(struct gatewayd *gw, struct job *job)
 {
     struct call *call = job->call;
-    const struct state_meta *meta = &job->meta;
+    struct api_error error = { .code = V2_RAFT_INTERNAL,
+        .cause = SPAN_LIT("etcdserver: the state cannot be read") };
 
     if (job->code == -ENOENT || job->code == -ENOTDIR) {
-        struct api_error error = { .code = job->code == -ENOTDIR ? 104 : 100,
-            .index = meta->etcd_index,
+        error = (struct api_error){ .code = job->code == -ENOTDIR ? 104 : 100,
+            .index = job->meta.etcd_index,
             .cause = span_of(call->key.data, job->bad_bytes) };
-        answer_keys_error(gw, call->http, &error);
-        gw->values[COUNTER_GETS_FAIL]++;
-    } else if (job->code < 0) {
-        struct api_error error = { .code = V2_RAFT_INTERNAL,
-            .cause = SPAN_LIT("etcdserver: the state cannot be read") };
-        answer_keys_error(gw, call->http, &error);
-    } else {
-        struct span head = answer_keys_head(
-                gw, call->http, meta->etcd_index, meta->applied_index, meta->applied_term);
-        http_respond_json(call->http, 200, head, buf_span(&job->body));
-        gw->values[COUNTER_GETS_SUCCESS]++;
-        call_count_success(gw, call);
     }
+    answer_keys_error(gw, call->http, &error);
+    gw->values[COUNTER_GETS_FAIL]++;
+    call_count_failure(gw, call, api_error_status(error.code));
+}
+
+/* True: the job lives on until its body is sent. */
+static bool answer(struct gatewayd *gw, struct job *job)
+{
+    const struct state_meta *meta = &job->meta;
+    struct http_request *http = job->call->http;
+
+    if (job->code < 0) {
+        answer_error(gw, job);
+        return false;
+    }
+    gw->values[COUNTER_GETS_SUCCESS]++;
+    if (job->call->recursive) {
+        gw->values[COUNTER_READS_RECURSIVE]++;
+    }
+    struct span head =
+            answer_keys_head(gw, http, meta->etcd_index, meta->applied_index, meta->applied_term);
+    if (http->method == HTTP_HEAD) {
+        http_respond_json(http, 200, head, buf_span(&job->body));
+        call_count_success(gw, job->call);
+        return false;
+    }
+    start_sending(gw, job, head);
+    return true;
 }
 
 static void close_if_last(struct listing_jobs *jobs, struct job *job)
@@ -155,12 +238,9 @@ static void on_done(void *user)
     list_remove(&job->link);
     gw->jobs->running_count--;
     close_if_last(gw->jobs, job);
-    if (job->call->http != NULL) {
-        answer(gw, job);
+    if (job->call->http == NULL || !answer(gw, job)) {
+        free_job(gw, job);
     }
-    call_free(gw, job->call);
-    buf_fini(&job->body);
-    free(job);
     jobs_start_waiting(gw);
 }
 
@@ -171,6 +251,11 @@ void jobs_add(struct gatewayd *gw, struct call *call)
     list_remove(&call->deadline); /* it is being answered */
     list_append(&gw->jobs->waiting, &call->link);
     jobs_start_waiting(gw);
+}
+
+bool jobs_are_busy(const struct listing_jobs *jobs)
+{
+    return jobs->running_count > 0 || !list_is_empty(&jobs->sending);
 }
 
 bool jobs_retire(struct gatewayd *gw, struct state *state)
@@ -208,6 +293,12 @@ struct listing_jobs *jobs_free(struct listing_jobs *jobs)
             buf_fini(&job->body);
             free(job);
         }
+        LIST_FOREACH (sending, &jobs->sending, struct job, link) {
+            drop_call(sending->call);
+            buf_fini(&sending->body);
+            free(sending);
+        }
+        jobs->pump_timer = loop_timer_free(jobs->pump_timer);
         LIST_FOREACH (call, &jobs->waiting, struct call, link) {
             list_remove(&call->link);
             drop_call(call);

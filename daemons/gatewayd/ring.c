@@ -117,20 +117,33 @@ static size_t take_batch(struct ring *ring)
     return count;
 }
 
+/* The link is about to go: what was to be sent is as if it had never been taken. */
+static void put_back(struct ring *ring, size_t op_first)
+{
+    for (size_t i = op_first; i < ring->op_first; i++) {
+        struct call *call = call_find(ring->gw, ring->ops[i].counter);
+        if (call != NULL) {
+            ring_forget(ring->gw, call);
+        }
+    }
+    ring->op_first = op_first;
+}
+
 static void send_gathered(struct ring *ring)
 {
     while (ring->op_first < ring->op_count && link_can_send(ring->link)) {
         CLEANUP(buf_fini) struct buf body = BUF_INIT;
-        struct propose propose = { .ops = { .items = ring->items } };
-
-        propose.ops.count = take_batch(ring);
-        propose.ops.items = ring->items;
-        if (propose.ops.count == 0) {
+        size_t op_first = ring->op_first;
+        size_t count = take_batch(ring);
+        if (count == 0) {
             break;
         }
+        struct propose propose = { .ops = { .items = ring->items, .count = count } };
         propose_encode(&propose, &body);
-        int code = link_send(ring->link, propose_type, &body);
-        INVARIANT(code == 0); /* the credit was asked for above */
+        if (link_send(ring->link, propose_type, &body) < 0) {
+            put_back(ring, op_first);
+            return;
+        }
     }
     if (ring->op_first == ring->op_count) {
         forget_gathered(ring);

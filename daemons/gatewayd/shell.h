@@ -241,6 +241,7 @@ struct listing_jobs *jobs_new(void);
 struct listing_jobs *jobs_free(struct listing_jobs *jobs); /* waits for those that run */
 void jobs_add(struct gatewayd *gw, struct call *call);
 void jobs_start_waiting(struct gatewayd *gw);
+bool jobs_are_busy(const struct listing_jobs *jobs);
 /* The state is exchanged: true when jobs still read it, the last of which then closes it. */
 bool jobs_retire(struct gatewayd *gw, struct state *state);
 
