@@ -349,9 +349,9 @@ for scenario in "$@"; do
         both_commands
         ;;
     denied)
-        refused "without sudo" "as root, run: apt-get install"
+        refused "without sudo" "as root, run: apt-get update && apt-get install -y .* curl"
         install_sudo
-        refused "turned down by sudo" "as root, run: apt-get install"
+        refused "turned down by sudo" "as root, run: apt-get update && apt-get install -y .* curl"
         ;;
     offline)
         net="nsenter -t $lone -n"
