@@ -6,7 +6,6 @@
 #include <sys/resource.h>
 
 #include "common/clock.h"
-#include "common/conf_listen.h"
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/notify.h"
@@ -114,22 +113,25 @@ static void raise_descriptor_limit(void)
     }
 }
 
+/* The parent's sockets, or our own. */
 static int listen_all(struct gatewayd *gw, struct err *err)
 {
-    struct conf_listeners listeners = { 0 };
+    const struct conf_list *urls = &gw->conf->listen_client_urls;
+    struct conf_listeners *listeners = &gw->listeners;
 
-    TRY(conf_listen_take(&listeners, err));
-    if (listeners.count == 0) {
-        for (size_t i = 0; i < gw->conf->listen_client_urls.count; i++) {
-            TRY(conf_listen_bind(
-                    &listeners, gw->conf->listen_client_urls.items[i], "listen-client-urls", err));
-        }
+    TRY(conf_listen_take(listeners, err));
+    bool given = listeners->count > 0;
+    for (size_t i = 0; !given && i < urls->count; i++) {
+        TRY(conf_listen_bind(listeners, urls->items[i], "listen-client-urls", err));
     }
-    for (size_t i = 0; i < listeners.count; i++) {
-        if (listeners.items[i].tls) {
+    for (size_t i = 0; i < listeners->count; i++) {
+        struct conf_listener *listener = &listeners->items[i];
+        int fd = listener->fd;
+        if (listener->tls) {
             return err_set(err, -EOPNOTSUPP, "https client URLs are not served by this release");
         }
-        TRY(http_server_listen(gw->http, listeners.items[i].fd, err));
+        listener->fd = -1; /* the server's from now on */
+        TRY(http_server_listen(gw->http, fd, err));
     }
     return 0;
 }
@@ -240,6 +242,7 @@ struct gatewayd *gatewayd_free(struct gatewayd *gw)
         gw->loop = loop_free(gw->loop);
     }
     gw->counters = counters_close(gw->counters);
+    conf_listen_close(&gw->listeners, true);
     free(gw->view.state_dir);
     free_buffers(gw);
     free(gw);

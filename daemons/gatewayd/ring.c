@@ -17,6 +17,7 @@
 
 enum {
     HOLD_MS = 3,
+    SLOW_SYNC_US = 500, /* from here on raftd's log waits for company */
     GATHERED_BYTES_MAX = 512 * 1024 * 1024
 };
 
@@ -32,8 +33,11 @@ struct ring {
     struct link *link; /* NULL: down */
     uint64_t session;  /* counts the links */
     struct loop_timer *hold_timer;
+    struct loop_waker *next_turn;
     bool holding;
     bool hold_over;
+    size_t held_count;       /* ops gathered when the last turn ended */
+    bool is_disk_slow;       /* raftd gathers before it syncs: it should have all that there is */
     struct buf data;         /* encoded ops, not yet sent */
     struct gathered_op *ops; /* of them the ones from op_first on */
     size_t op_first;
@@ -166,7 +170,11 @@ void ring_turn_end(struct gatewayd *gw)
         return;
     }
     bool due = gathered >= ring->in_flight || ring->data.bytes >= BATCH_BYTES_MAX;
-    if (due || ring->hold_over) {
+    /* On a slow disk what stays here misses the next sync: it goes as soon as a turn has brought nothing more. */
+    bool is_quiet = ring->is_disk_slow && gathered == ring->held_count;
+    ring->held_count = gathered;
+    if (due || is_quiet || ring->hold_over) {
+        ring->held_count = 0;
         if (ring->holding) {
             loop_timer_stop(ring->hold_timer);
             ring->holding = false;
@@ -177,6 +185,15 @@ void ring_turn_end(struct gatewayd *gw)
         loop_timer_start(ring->hold_timer, HOLD_MS, 0);
         ring->holding = true;
     }
+    if (ring->is_disk_slow && ring->held_count > 0) {
+        loop_waker_wake(ring->next_turn);
+    }
+}
+
+/* Wakes the loop for another turn; what there is to do is done at its end. */
+static void on_next_turn(void *user)
+{
+    (void)user;
 }
 
 bool ring_ask_read_index(struct gatewayd *gw, uint64_t counter)
@@ -257,6 +274,7 @@ static void on_raft_state(struct gatewayd *gw, struct span body)
     if (raft_state_decode(body, &state, &gw->ring->scratch, NULL) < 0) {
         return;
     }
+    gw->ring->is_disk_slow = state.wal_sync_us >= SLOW_SYNC_US;
     if (state.leader_id != 0 && raft->last_leader_id != state.leader_id) {
         raft->new_leader_at_ms = raft->last_leader_id == 0 ? 0 : gw_now_ns(gw) / 1000000;
         raft->last_leader_id = state.leader_id;
@@ -384,6 +402,7 @@ int ring_open(struct gatewayd *gw, struct err *err)
     ring->gw = gw;
     gw->ring = ring;
     ring->hold_timer = loop_timer_new(gw->loop, on_hold_over, ring);
+    ring->next_turn = loop_waker_new(gw->loop, on_next_turn, ring);
     return link_hub_open(gw->loop, &config, &ring->hub, err);
 }
 
@@ -392,6 +411,7 @@ struct ring *ring_close(struct ring *ring)
     if (ring != NULL) {
         ring->hub = link_hub_close(ring->hub);
         ring->hold_timer = loop_timer_free(ring->hold_timer);
+        ring->next_turn = loop_waker_free(ring->next_turn);
         buf_fini(&ring->data);
         free(ring->ops);
         free(ring->items);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "common/conf.h"
+#include "common/conf_listen.h"
 #include "common/counters.h"
 #include "common/http/server.h"
 #include "common/list.h"
@@ -126,6 +127,8 @@ struct gatewayd {
     const struct conf *conf;
     struct loop *loop;
     struct http_server *http;
+    struct conf_listeners
+            listeners; /* names of socket files that we made; the sockets are the server's */
     struct loop_timer *tick_timer;
     struct loop_timer *drain_timer;
     struct counters *counters;
