@@ -309,6 +309,7 @@ void housekeeping_fill_state(struct raftd *raftd, struct buf *out)
         .proposals_failed = status.proposals_refused,
         .wal_syncs = stats.writes,
         .wal_bytes = stats.disk_bytes,
+        .wal_sync_us = stats.sync_us,
         .sent_appends = raftd->talk.sent_appends,
         .received_appends = raftd->talk.received_appends,
     };
@@ -324,6 +325,7 @@ void housekeeping_fill_state(struct raftd *raftd, struct buf *out)
     SET(&state, raft_state_tag_proposals_failed);
     SET(&state, raft_state_tag_wal_syncs);
     SET(&state, raft_state_tag_wal_bytes);
+    SET(&state, raft_state_tag_wal_sync_us);
     raft_state_encode(&state, out);
     free(state.followers.items);
     buf_fini(&followers);

@@ -36,7 +36,6 @@ struct storage {
     void *user;
     struct list waiting; /* found the disk full; to be submitted again in this order */
     struct storage_stats stats;
-    uint64_t sync_us; /* moving average of inline writes */
     bool failed;
 };
 
@@ -397,19 +396,14 @@ static bool write_inline(struct storage *storage, struct item *item, size_t byte
 {
     struct err err = { 0 };
 
-    if (bytes > INLINE_BYTES_MAX || storage->sync_us > INLINE_SYNC_US_MAX ||
+    if (bytes > INLINE_BYTES_MAX || writer_sync_us(storage->writer) > INLINE_SYNC_US_MAX ||
             !list_is_empty(&storage->waiting)) {
-        storage->sync_us -= storage->sync_us /
-                            64; /* so that a slow spell does not rule inline writes out for ever */
         return false;
     }
-    uint64_t begin_ns = clock_monotonic_ns();
     int result = writer_write_inline(storage->writer, &item->writer, &err);
     if (result == -EAGAIN) {
         return false;
     }
-    uint64_t took_us = (clock_monotonic_ns() - begin_ns) / 1000;
-    storage->sync_us = (storage->sync_us * 7 + took_us) / 8;
     if (result == -ENOSPC) {
         own_data(item, bytes);
     }
@@ -504,4 +498,5 @@ void storage_check(struct storage *storage)
 void storage_get_stats(const struct storage *storage, struct storage_stats *ret_stats)
 {
     *ret_stats = storage->stats;
+    ret_stats->sync_us = writer_sync_us(storage->writer);
 }

@@ -91,6 +91,7 @@ struct storage_stats {
     uint64_t bytes_appended; /* of entries, since the start */
     uint64_t writes;
     uint64_t disk_bytes;
+    uint64_t sync_us; /* what a write and its sync take, moving average */
     bool has_space;
 };
 void storage_get_stats(const struct storage *storage, struct storage_stats *ret_stats);

@@ -215,11 +215,27 @@ static const struct peers_events events = {
 
 /* ---- Who ---- */
 
+/* Whether its URL is one of ours: whom we replaced, in a log that has not come to its removal yet. */
+static bool is_at_home(const struct raftd *raftd, const struct membership_entry *entry)
+{
+    const struct membership_entry *self =
+            membership_find(&raftd->membership, raftd->membership.self_id);
+
+    for (size_t i = 0; self != NULL && self != entry && i < self->url_count; i++) {
+        for (size_t j = 0; j < entry->url_count; j++) {
+            if (strcmp(self->peer_urls[i], entry->peer_urls[j]) == 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 static void want(struct raftd *raftd, struct raft_ids ids)
 {
     for (size_t i = 0; i < ids.count; i++) {
         const struct membership_entry *entry = membership_find(&raftd->membership, ids.items[i]);
-        if (entry != NULL && entry->url_count > 0) {
+        if (entry != NULL && entry->url_count > 0 && !is_at_home(raftd, entry)) {
             peers_want(raftd->peers, entry->id, entry->peer_urls, entry->url_count);
         }
     }

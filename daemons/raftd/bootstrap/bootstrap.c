@@ -32,7 +32,7 @@ static int refuse_known(uint64_t id, struct err *err)
 {
     char text[IDS_TEXT_BYTES];
 
-    return err_set(err, -EEXIST,
+    return err_set(err, -EINVAL,
             "member %s has already been bootstrapped; its data directory was lost or is another: "
             "start it on its old one, or remove the member and add it again (member remove, "
             "member add) and start it with --initial-cluster-state existing",
@@ -117,7 +117,7 @@ static int check_lists(const struct conf *conf, struct membership *remote, struc
         own_count += i == 0 || strcmp(own->items[i].name, own->items[i - 1].name) != 0;
     }
     if (own_count != remote_count) {
-        return err_set(err, -ENOENT,
+        return err_set(err, -EINVAL,
                 "error validating peerURLs: member count is unequal: --initial-cluster names %zu "
                 "members, the cluster has %zu; add this member first (member add) and list all "
                 "members as the cluster has them",
@@ -126,7 +126,7 @@ static int check_lists(const struct conf *conf, struct membership *remote, struc
     for (size_t i = 0; i < own->count; i++) {
         const struct membership_entry *entry = match_name(conf, own->items[i].name, remote);
         if (entry == NULL) {
-            return err_set(err, -ENOENT,
+            return err_set(err, -EINVAL,
                     "error validating peerURLs: unmatched member while checking PeerURLs: the "
                     "cluster knows no member with the URLs of %s (%s); write them in "
                     "--initial-cluster as member list shows them",

@@ -84,10 +84,9 @@ static bool learn_first_members(struct raft *raft, const struct raft_message *me
     if (members->voters.count > 0) {
         return true;
     }
-    if (message->index > 0 || message->base.members.voters.count == 0) {
+    if (message->index > 0 || raft->log.last_index > 0 || message->base.members.voters.count == 0) {
         return false;
     }
-    INVARIANT_EQ(raft->log.last_index, 0);
     struct raft_base base = { .members = message->base.members };
     raft_write_base(raft, &base);
     return true;

@@ -114,7 +114,9 @@ static void tally(struct raft *raft)
     if (granted >= quorum && raft->role == RAFT_ROLE_PRE_CANDIDATE) {
         campaign(raft, false);
     } else if (granted >= quorum) {
-        raft_lead_begin(raft);
+        if (raft->campaign_seq == 0) { /* our candidacy is on disk */
+            raft_lead_begin(raft);
+        }
     } else if (rejected + quorum > members->voters.count) {
         raft_become_follower(raft, raft->term, 0);
     }

@@ -5,6 +5,8 @@
 #include <signal.h>
 
 #include "common/buf.h"
+#include "common/clock.h"
+#include "daemons/raftd/wal/gather.h"
 
 /* A batch closes at this many bytes of data, so that a long queue is made durable piece by piece. */
 enum {
@@ -21,7 +23,10 @@ struct writer {
     pthread_mutex_t mutex; /* for the rest */
     pthread_cond_t wake;
     struct list queue;
-    bool is_busy; /* someone, this thread or the owner's, appends and syncs */
+    size_t queued_entries;
+    struct gather gather;
+    bool is_gathering; /* the thread waits for more before it takes the queue */
+    bool is_busy;      /* someone, this thread or the owner's, appends and syncs */
     bool is_stopping;
     bool is_space_due; /* the next segment's space is to be secured */
     bool is_purge_due;
@@ -118,9 +123,29 @@ static void write_all(struct writer *writer, struct list *items)
 
 /* ---- The thread ----------------------------------------------------------------------------------------------- */
 
+/* Waits, with the mutex held, while more entries are worth it. Returns whether it waited. */
+static bool gather_company(struct writer *writer)
+{
+    uint64_t wait_us = gather_wait_us(&writer->gather, writer->queued_entries);
+    if (wait_us == 0) {
+        return false;
+    }
+    uint64_t until_ns = clock_monotonic_ns() + wait_us * 1000;
+    struct timespec until = { .tv_sec = (time_t)(until_ns / 1000000000U),
+        .tv_nsec = (long)(until_ns % 1000000000U) };
+    int r = 0;
+    writer->is_gathering = true;
+    while (r == 0 && writer->queued_entries < writer->gather.expected && !writer->is_stopping) {
+        r = pthread_cond_timedwait(&writer->wake, &writer->mutex, &until);
+    }
+    writer->is_gathering = false;
+    return true;
+}
+
 static void take_queue(struct writer *writer, struct list *ret_items)
 {
     list_init(ret_items);
+    writer->queued_entries = 0;
     LIST_FOREACH (item, &writer->queue, struct writer_item, link) {
         list_remove(&item->link);
         list_append(ret_items, &item->link);
@@ -159,12 +184,22 @@ static void *run(void *user)
         bool may_write = !writer->is_busy && !list_is_empty(&writer->queue);
         if (may_write) {
             struct list items;
+            writer->is_busy = true; /* nobody writes inline past a queue that waits */
+            size_t began_with = writer->queued_entries;
+            bool was_waiting = gather_company(writer);
+            size_t count = writer->queued_entries;
             take_queue(writer, &items);
-            writer->is_busy = true;
             (void)pthread_mutex_unlock(&writer->mutex);
+            uint64_t began_ns = clock_monotonic_ns();
             write_all(writer, &items);
             bool wants_prepare = wal_wants_prepare(writer->wal);
             (void)pthread_mutex_lock(&writer->mutex);
+            gather_done(
+                    &writer->gather, &(struct gather_batch){ .count = count,
+                                             .began = began_with,
+                                             .was_waiting = was_waiting,
+                                             .queued = writer->queued_entries,
+                                             .sync_us = (clock_monotonic_ns() - began_ns) / 1000 });
             writer->is_busy = false;
             writer->is_space_due |= wants_prepare;
         }
@@ -213,7 +248,11 @@ int writer_start(struct wal *wal, writer_done_fn on_done, void *user, struct wri
     writer->is_space_due = true;
     list_init(&writer->queue);
     (void)pthread_mutex_init(&writer->mutex, NULL);
-    (void)pthread_cond_init(&writer->wake, NULL);
+    pthread_condattr_t attributes;
+    (void)pthread_condattr_init(&attributes);
+    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&writer->wake, &attributes);
+    (void)pthread_condattr_destroy(&attributes);
     int r = start_thread(writer, err);
     if (r < 0) {
         writer_free(writer);
@@ -245,10 +284,19 @@ void writer_submit(struct writer *writer, struct writer_item *item)
     INVARIANT(!writer->is_stopping);
     bool was_empty = list_is_empty(&writer->queue);
     list_append(&writer->queue, &item->link);
-    if (was_empty && !writer->is_busy) {
+    writer->queued_entries += item->write.entry_count;
+    if ((was_empty && !writer->is_busy) || writer->is_gathering) {
         (void)pthread_cond_signal(&writer->wake);
     }
     (void)pthread_mutex_unlock(&writer->mutex);
+}
+
+uint64_t writer_sync_us(struct writer *writer)
+{
+    (void)pthread_mutex_lock(&writer->mutex);
+    uint64_t sync_us = writer->gather.sync_us;
+    (void)pthread_mutex_unlock(&writer->mutex);
+    return sync_us;
 }
 
 bool writer_is_idle(struct writer *writer)
@@ -268,13 +316,18 @@ int writer_write_inline(struct writer *writer, struct writer_item *item, struct 
     if (!is_mine) {
         return -EAGAIN;
     }
+    uint64_t began_ns = clock_monotonic_ns();
     item->result = wal_append(writer->wal, &item->write, 1, err);
     if (item->result == 0 && !item->skip_sync) {
         item->result = wal_sync(writer->wal, err);
     }
+    uint64_t took_us = (clock_monotonic_ns() - began_ns) / 1000;
     bool wants_prepare = wal_wants_prepare(writer->wal);
 
     (void)pthread_mutex_lock(&writer->mutex);
+    gather_done(&writer->gather, &(struct gather_batch){ .count = item->write.entry_count,
+                                         .queued = writer->queued_entries,
+                                         .sync_us = took_us });
     writer->is_busy = false;
     writer->is_space_due |= wants_prepare;
     if (has_house_work(writer) || !list_is_empty(&writer->queue)) {

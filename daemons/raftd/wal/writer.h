@@ -40,6 +40,9 @@ void writer_submit(struct writer *writer, struct writer_item *item);
  * nothing was done, submit the item instead. */
 int writer_write_inline(struct writer *writer, struct writer_item *item, struct err *err);
 
+/* What a batch took to be written and synced of late, moving average; 0: none yet. */
+uint64_t writer_sync_us(struct writer *writer);
+
 /* Whether writer_write_inline would go ahead. */
 bool writer_is_idle(struct writer *writer);
 

@@ -1,0 +1,222 @@
+"""Clusters of real members on loopback ports, and what to do to them."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+from harness.places import poll, scratch_root
+from harness.server import Quorate
+from harness.wire import WireError, exchange
+
+# Shorter than the defaults, so that a test with five elections stays short; the ratio is the defaults' own.
+HEARTBEAT_MS, ELECTION_MS = 50, 500
+CLOCK = ["--heartbeat-interval=%d" % HEARTBEAT_MS, "--election-timeout=%d" % ELECTION_MS]
+JSON = [("Content-Type", "application/json")]
+
+
+class Member(Quorate):
+    """One member; its initial cluster is set before it starts."""
+
+    def __init__(self, name, flags=(), **options):
+        super().__init__(CLOCK + list(flags), **options)
+        self.name = name
+        self.initial = None
+        self.state = "new"
+        self.token = "etcd-cluster"
+
+    def command(self):
+        return self.wrapper + [
+            self.binary(), "--name=" + self.name, "--data-dir=" + self.data_dir,
+            "--listen-client-urls=" + self.url, "--advertise-client-urls=" + self.url,
+            "--listen-peer-urls=" + self.peer_url, "--initial-advertise-peer-urls=" + self.peer_url,
+            "--initial-cluster=" + self.initial, "--initial-cluster-state=" + self.state,
+            "--initial-cluster-token=" + self.token,
+        ] + self.flags
+
+    def ask(self, method, target, body=None, headers=(), timeout=15):
+        data = body.encode() if isinstance(body, str) else body
+        return exchange(self.port, method, target, headers=headers, body=data, timeout=timeout)
+
+    def put(self, key, value, timeout=15):
+        return self.ask("PUT", "/v2/keys" + key, "value=" + value,
+                        [("Content-Type", "application/x-www-form-urlencoded")], timeout)
+
+    def get(self, key, quorum=False, timeout=15):
+        return self.ask("GET", "/v2/keys%s%s" % (key, "?quorum=true" if quorum else ""), timeout=timeout)
+
+    def self_stats(self):
+        return self.ask("GET", "/v2/stats/self").json
+
+    @property
+    def id(self):
+        return self.self_stats()["id"]
+
+    def leader_id(self):
+        """The leader's id as this member knows it; empty: none, or it does not answer."""
+        try:
+            return self.self_stats()["leaderInfo"]["leader"]
+        except (OSError, WireError, ValueError):
+            return ""
+
+    def runs(self):
+        return self.process is not None and self.process.poll() is None
+
+
+class Cluster:
+    """Members named m1, m2 ...; closed with all of them."""
+
+    def __init__(self, size, flags=(), token="etcd-cluster"):
+        self.members = [Member("m%d" % (i + 1), flags) for i in range(size)]
+        self.flags = list(flags)
+        for member in self.members:
+            member.initial = self.initial_cluster()
+            member.token = token
+
+    def initial_cluster(self):
+        return ",".join("%s=%s" % (m.name, m.peer_url) for m in self.members)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        for member in self.members:
+            member.close()
+
+    def start(self):
+        for member in self.members:
+            member.spawn()
+        for member in self.members:
+            member.wait_ready(30)
+        return self
+
+    def running(self):
+        return [m for m in self.members if m.runs()]
+
+    def leader(self, timeout=15):
+        """The member that all running ones take for the leader."""
+
+        def agreed():
+            running = self.running()
+            known = {m.leader_id() for m in running}
+            if len(known) != 1 or known == {""}:
+                return None
+            found = [m for m in running if m.id in known]
+            return found[0] if found else None
+
+        return poll(agreed, timeout, "one leader")
+
+    def followers(self):
+        leader = self.leader()
+        return [m for m in self.running() if m is not leader]
+
+    def add(self, flags=()):
+        """Adds a member to the running cluster; it is not started yet."""
+        member = Member("m%d" % (len(self.members) + 1), self.flags + list(flags))
+        answer = self.change("POST", "/v2/members", {"peerURLs": [member.peer_url]})
+        assert answer.status == 201, answer
+        member.added_id = answer.json["id"]
+        self.members.append(member)
+        # What was removed before is in nobody's list any more.
+        known = {u for m in self.list_members() for u in m["peerURLs"]}
+        member.initial = ",".join("%s=%s" % (m.name, m.peer_url) for m in self.members if m.peer_url in known)
+        member.state = "existing"
+        return member
+
+    def change(self, method, target, body=None, through=None, timeout=30):
+        """A membership change; one that the strict check refuses for the cluster's health is tried again."""
+        member = through or self.running()[0]
+        last = []
+
+        def done():
+            answer = member.ask(method, target, json.dumps(body) if body is not None else None, JSON)
+            last[:] = [answer]
+            return None if answer.status == 500 and b"unhealthy" in answer.body else answer
+
+        return poll(done, timeout, "%s %s" % (method, target))
+
+    def list_members(self, through=None):
+        return (through or self.running()[0]).ask("GET", "/v2/members").json["members"]
+
+    def wait_equal(self, timeout=20):
+        """Until all running members have applied the same; returns that raft index."""
+
+        def equal():
+            seen = set()
+            for member in self.running():
+                answer = member.get("/")
+                seen.add((answer.header("X-Raft-Index"), answer.header("X-Etcd-Index")))
+            return seen.pop() if len(seen) == 1 else None
+
+        return poll(equal, timeout, "equal indexes")
+
+
+class Writers:
+    """Clients that write without pause, each its own keys; what was acknowledged is kept."""
+
+    def __init__(self, members, count=8):
+        self.members = list(members)
+        self.acknowledged = {}  # key: value
+        self.moments = []
+        self.refused = 0
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(i,)) for i in range(count)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, number):
+        turn, position = number, 0
+        while not self._stop.is_set():
+            member = self.members[position % len(self.members)] if position else self.members[number % len(self.members)]
+            key, value = "/load/%d-%d" % (number, turn % 50), "%d" % turn
+            try:
+                answer = member.put(key, value, timeout=1.5)
+                if answer.status in (200, 201):
+                    self.acknowledged[key] = value
+                    self.moments.append(time.monotonic())
+                else:
+                    self.refused += 1
+                    position += 1 + number
+            except (OSError, WireError):
+                self.refused += 1
+                # What became of it is not known: a later value must not be mistaken for it.
+                self.acknowledged.pop(key, None)
+                position += 1 + number
+            turn += 1
+
+    def largest_gap(self, since=0.0):
+        """(seconds, when it began) of the longest time without an acknowledged write."""
+        moments = sorted(m for m in self.moments if m >= since)
+        return max(((b - a), a) for a, b in zip(moments, moments[1:]))
+
+    def check(self, member):
+        """All that was acknowledged can be read."""
+        for key, value in self.acknowledged.items():
+            answer = member.get(key, quorum=False)
+            assert answer.status == 200, (key, answer)
+            assert int(answer.json["node"]["value"]) >= int(value), (key, value, answer.json)
+
+
+def kill_member(member):
+    """The whole member at once, as a power switch would."""
+    member.kill()
+
+
+def kill_daemon(member, name):
+    os.kill(member.daemon(name), signal.SIGKILL)
+
+
+def data_root():
+    return scratch_root()
