@@ -7,6 +7,7 @@
 
 #include "daemons/stored/files.h"
 #include "daemons/stored/mark.h"
+#include "daemons/stored/sigbus.h"
 #include "daemons/stored/snapshot.h"
 
 struct generations {
@@ -19,6 +20,7 @@ struct generations {
     uint64_t number;  /* of the live one; 0: none */
     uint64_t highest; /* ever seen: numbers are not used twice */
     const char *reason;
+    bool guarded;  /* marked before the first write, and against pages that cannot be read */
     bool poisoned; /* an I/O error was met: never mark this state again */
 };
 
@@ -157,10 +159,19 @@ int generations_open(const struct generations_config *config, struct generations
     return 0;
 }
 
+static void close_live(struct generations *generations)
+{
+    if (generations->guarded) {
+        sigbus_unguard();
+        generations->guarded = false;
+    }
+    generations->replica = replica_close(generations->replica);
+}
+
 struct generations *generations_abandon(struct generations *generations)
 {
     if (generations != NULL) {
-        generations->replica = replica_close(generations->replica);
+        close_live(generations);
         generations->mark = mark_free(generations->mark);
         free(generations->state_dir);
         free(generations);
@@ -176,7 +187,7 @@ struct generations *generations_close(struct generations *generations)
         int result = generations->poisoned
                              ? -EIO
                              : state_writer_sync(replica_writer(generations->replica), NULL);
-        generations->replica = replica_close(generations->replica);
+        close_live(generations);
         data_path_of(generations, generations->number, data_path);
         if (result == 0) {
             (void)mark_set_clean(generations->mark, generations->number, data_path, NULL);
@@ -210,8 +221,14 @@ static int before_write(struct generations *generations, struct err *err)
     if (generations->poisoned) {
         return err_set(err, -EIO, "the state met an I/O error before");
     }
+    if (generations->guarded) {
+        return 0; /* and so marked */
+    }
     data_path_of(generations, generations->number, data_path);
-    return mark_set_dirty(generations->mark, generations->number, data_path, txn_id, err);
+    TRY(mark_set_dirty(generations->mark, generations->number, data_path, txn_id, err));
+    sigbus_guard(data_path, mark_nonce(generations->mark));
+    generations->guarded = true;
+    return 0;
 }
 
 /* After an I/O error nobody knows what the disk holds. A full disk is no such error: LMDB's commit is all or nothing. */
@@ -308,7 +325,7 @@ int generations_switch(struct generations *generations, uint64_t number, struct 
     char dir[STATE_PATH_BYTES_MAX];
 
     TRY(set_current(generations, number, err));
-    generations->replica = replica_close(generations->replica);
+    close_live(generations);
     generations->number = 0;
     mark_distrust(generations->mark); /* its word is of the old one */
     TRY(open_live(generations, number, err));
@@ -331,5 +348,9 @@ void generations_discard(struct generations *generations, uint64_t number)
 void generations_distrust(struct generations *generations)
 {
     generations->poisoned = true;
+    if (generations->guarded) {
+        sigbus_unguard(); /* the word goes */
+        generations->guarded = false;
+    }
     mark_distrust(generations->mark);
 }

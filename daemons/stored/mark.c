@@ -308,6 +308,11 @@ int mark_set_clean(struct mark *mark, uint64_t generation, const char *data_path
     return 0;
 }
 
+uint64_t *mark_nonce(struct mark *mark)
+{
+    return mark->word != NULL ? &mark->word->nonce : NULL;
+}
+
 void mark_distrust(struct mark *mark)
 {
     if (mark->word_path[0] != '\0') {

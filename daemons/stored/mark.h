@@ -47,5 +47,8 @@ void mark_set_txn_id(struct mark *mark, uint64_t txn_id); /* after each commit *
 /* After the environment was synced and closed. */
 int mark_set_clean(struct mark *mark, uint64_t generation, const char *data_path, struct err *err);
 
+/* Where the word's nonce lies in memory, for who may not call anything else; NULL: there is no word. */
+uint64_t *mark_nonce(struct mark *mark);
+
 /* After an I/O error: nothing may trust what was written. */
 void mark_distrust(struct mark *mark);

@@ -491,6 +491,30 @@ static void keys_are_bytes(void **state)
     buf_fini(&tree);
 }
 
+static void long_names_expire_and_go_like_any_other(void **state)
+{
+    struct machine *m = *state;
+    char path[2100];
+
+    path[0] = '/';
+    memset(path + 1, 'd', 1000);
+    path[1001] = '/';
+    memset(path + 1002, 'k', 1000);
+    path[2002] = '\0';
+    (void)machine_do(m, (struct op){ .kind = OP_SET, .path = span_str(path), VALUE("v"), TTL(5) });
+    (void)machine_do(m, (struct op){ .kind = OP_SET, .path = span_str(path), VALUE("w"), TTL(6) });
+    assert_int_equal(machine_rows(m, SCHEMA_EXPIRY), 1);
+    assert_int_equal(machine_rows(m, SCHEMA_NODES), 3);
+    m->time_s += 6;
+    (void)machine_empty(m);
+    assert_memory_equal(m->others.data, "expire /dddd", 12);
+    assert_non_null(strstr((const char *)m->others.data, "kkk m6 c5 <- 'w'"));
+    assert_int_equal(machine_rows(m, SCHEMA_EXPIRY), 0);
+    path[1001] = '\0';
+    (void)machine_do(m, (struct op){ .kind = OP_DELETE, .path = span_str(path), .dir = true });
+    assert_int_equal(machine_rows(m, SCHEMA_NODES), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -524,6 +548,7 @@ int main(void)
         TEST(counters_of_gateways_that_are_gone_add_up),
         TEST(what_nobody_could_have_sent_does_nothing),
         TEST(keys_are_bytes),
+        TEST(long_names_expire_and_go_like_any_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
