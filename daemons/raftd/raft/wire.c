@@ -186,7 +186,7 @@ int raft_wire_decode(struct raft_wire *wire, struct span input, raft_wire_change
     codec_scratch_reset(&wire->scratch);
     TRY(peer_raft_decode(input, &from, &wire->scratch, err));
     if (from.kind == 0 || from.kind >= RAFT_MESSAGE_KIND_END ||
-            from.reason > RAFT_REFUSAL_STOPPED) {
+            from.reason > RAFT_WIRE_REASON_MAX) {
         return err_set(err, -EBADMSG, "peer_raft: unknown kind %" PRIu64 " or reason %" PRIu64,
                 from.kind, from.reason);
     }

@@ -8,6 +8,11 @@
 #include "daemons/raftd/raft/raft.h"
 #include "proto/codec.h"
 
+/* Reasons beyond the core's own are the shells' (changes.c): the core ignores them. */
+enum {
+    RAFT_WIRE_REASON_MAX = 255
+};
+
 /* Reads what a configuration entry does from its data; RAFT_CHANGE_NOTHING if it cannot be read. */
 typedef struct raft_change (*raft_wire_change_fn)(struct span data);
 
