@@ -20,10 +20,12 @@ void gather_done(struct gather *gather, const struct gather_batch *batch)
 {
     gather->sync_us =
             gather->sync_us == 0 ? batch->sync_us : (gather->sync_us * 7 + batch->sync_us) / 8;
+    bool has_paid =
+            batch->count >= gather->expected || batch->count > batch->began + batch->began / 4;
     gather->expected = batch->count + batch->queued;
     if (!batch->was_waiting) {
         gather->skip -= gather->skip > 0;
-    } else if (batch->count > batch->began + batch->began / 4) {
+    } else if (has_paid) {
         gather->skip_next = SKIP_FIRST;
     } else {
         gather->skip_next = MAX(gather->skip_next, (unsigned)SKIP_FIRST);
