@@ -105,6 +105,7 @@ struct span arena_copy(struct arena *arena, struct span text)
 struct span arena_printf(struct arena *arena, const char *format, ...)
 {
     va_list args;
+    INVARIANT(format != NULL);
     va_start(args, format);
     int needed = vsnprintf(NULL, 0, format, args);
     va_end(args);

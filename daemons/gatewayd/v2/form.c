@@ -198,17 +198,14 @@ static int check_bool(struct arena *arena, const struct fields *fields, enum fie
         bool *ret_value, struct api_error *error)
 {
     /* Two of them are told without quotes: they came to the reference later. */
-    const char *format = field == FIELD_PREV_EXIST || field == FIELD_REFRESH
-                                 ? "invalid value for %s"
-                                 : "invalid value for \"%s\"";
+    const char *quote = field == FIELD_PREV_EXIST || field == FIELD_REFRESH ? "" : "\"";
+
     *ret_value = false;
     if (fields->texts[field].data == NULL || parse_bool(fields->texts[field], ret_value)) {
         return 0;
     }
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    return fail(error, V2_INVALID_FIELD, arena_printf(arena, format, field_names[field]));
-#pragma GCC diagnostic pop
+    return fail(error, V2_INVALID_FIELD,
+            arena_printf(arena, "invalid value for %s%s%s", quote, field_names[field], quote));
 }
 
 static int check_u64(struct arena *arena, const struct fields *fields, enum field field,
