@@ -28,7 +28,8 @@ void admin_on_health(struct gatewayd *gw, struct http_request *request)
     bool alarm = gw->raft.no_space &&
                  (request->query.bytes == 0 || memmem(request->query.data, request->query.bytes,
                                                        "exclude=NOSPACE", 15) == NULL);
-    if (gw->raft.leader_id == 0 || alarm) {
+    /* A member is as healthy as the weakest of its daemons. */
+    if (gw->raft.leader_id == 0 || !subscription_is_up(gw->subscription) || alarm) {
         admin_answer_health(gw, call, false);
         return;
     }

@@ -260,6 +260,7 @@ void ring_turn_end(struct gatewayd *gw);
 
 /* subscription.c: the link to stored. */
 int subscription_open(struct gatewayd *gw, struct err *err);
+bool subscription_is_up(const struct subscription *subscription);
 struct subscription *subscription_close(struct subscription *subscription);
 /* Tells the hub what the history table has behind it, within an open transaction. Where it reaches not far enough
  * back, all watches are ended. */

@@ -291,6 +291,11 @@ int subscription_open(struct gatewayd *gw, struct err *err)
     return link_hub_open(gw->loop, &config, &subscription->hub, err);
 }
 
+bool subscription_is_up(const struct subscription *subscription)
+{
+    return subscription->link != NULL;
+}
+
 struct subscription *subscription_close(struct subscription *subscription)
 {
     if (subscription != NULL) {

@@ -580,6 +580,40 @@ static void plain_reads_and_watches_need_neither_raftd_nor_stored(void **state)
     assert_answer(f, 1, "{\"action\":\"set\",\"node\":{\"key\":\"/k\"", "\r\n0\r\n\r\n");
 }
 
+static void tell_leader(struct fixture *f)
+{
+    struct buf body = BUF_INIT;
+    struct raft_state raft = {
+        .member_id = 7, .cluster_id = 0xc1, .leader_id = 7, .term = 2, .role = RAFT_STATE_LEADER
+    };
+    raft_state_encode(&raft, &body);
+    send_to_gateway(f->raftd_link, raft_state_type, &body);
+    RUN_UNTIL(f, f->gw->raft.leader_id == 7);
+}
+
+static void health_is_that_of_all_daemons(void **state)
+{
+    static const char get[] = "GET /health HTTP/1.1\r\nHost: t\r\n\r\n";
+    struct fixture *f = *state;
+
+    open_client(f, 0);
+    ask(f, 0, get); /* no raftd */
+    assert_answer(f, 0, "HTTP/1.1 503 Service Unavailable\r\n", "{\"health\":\"false\"}\n");
+    start_raftd(f);
+    tell_leader(f);
+    ask(f, 0, get);
+    RUN_UNTIL(f, f->questions == 1);
+    grant(f, f->question, APPLIED_INDEX);
+    assert_answer(f, 0, "HTTP/1.1 200 OK\r\n", "{\"health\":\"true\"}");
+    ask(f, 0, get); /* a leader that cannot confirm a read within a second */
+    assert_answer(f, 0, "HTTP/1.1 503 Service Unavailable\r\n", "{\"health\":\"false\"}\n");
+    f->stored = link_hub_close(f->stored);
+    f->stored_link = NULL;
+    RUN_UNTIL(f, !subscription_is_up(f->gw->subscription));
+    ask(f, 0, get);
+    assert_answer(f, 0, "HTTP/1.1 503 Service Unavailable\r\n", "{\"health\":\"false\"}\n");
+}
+
 static void a_watcher_that_left_is_not_counted(void **state)
 {
     struct fixture *f = *state;
@@ -609,6 +643,7 @@ int main(void)
         TURN_TEST(quorum_reads_share_a_question_and_wait_for_its_index),
         TURN_TEST(a_lost_question_is_asked_again),
         TURN_TEST(plain_reads_and_watches_need_neither_raftd_nor_stored),
+        TURN_TEST(health_is_that_of_all_daemons),
         TURN_TEST(a_watcher_that_left_is_not_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
