@@ -55,6 +55,8 @@ void network_post(struct sim *sim, struct node *from, struct sim_message *take_m
     uint64_t delay_ns = rng_below(&sim->rng, sim->delay_ns_max + 1);
     if (!sim->calm && rng_chance(&sim->rng, 20)) {
         delay_ns *= 30;
+    } else if (!sim->calm && rng_chance(&sim->rng, 5)) {
+        delay_ns = rng_below(&sim->rng, 4000 * SIM_MS); /* longer than an election timeout */
     }
     struct event deliver = { .kind = EVENT_DELIVER, .node_id = to->id, .message = take_message };
     sim_schedule(sim, delay_ns, deliver);

@@ -98,6 +98,23 @@ void node_crash(struct sim *sim, struct node *node, bool with_power)
     }
 }
 
+/* Trouble at the worst moment: before a new term or vote is on disk, or when a leader has not committed anything yet. */
+static void ambush(struct sim *sim, const struct node *node, const struct raft_ready *ready)
+{
+    if (!sim->with_ambush || sim->calm) {
+        return;
+    }
+    if (ready->write.hard_changed && rng_chance(&sim->rng, 100)) {
+        schedule(sim, node, rng_below(&sim->rng, 30 * SIM_MS),
+                (struct event){ .kind = EVENT_CRASH });
+    }
+    if (ready->state_changed && node->role_seen == RAFT_ROLE_LEADER && sim->with_membership &&
+            rng_chance(&sim->rng, 400)) {
+        schedule(sim, node, rng_below(&sim->rng, 20 * SIM_MS),
+                (struct event){ .kind = EVENT_CHANGE });
+    }
+}
+
 /* ---- Duties --------------------------------------------------------------------------------------------------- */
 
 static void queue_write(struct sim *sim, struct node *node, const struct raft_write *write)
@@ -191,6 +208,7 @@ static int node_step(struct sim *sim, struct node *node, struct raft_input *inpu
     int result = raft_step(node->raft, input, &ready);
     sim->steps++;
     check_step(sim, node, &ready);
+    ambush(sim, node, &ready);
 
     for (size_t i = 0; i < ready.send.count; i++) {
         network_send(sim, node, &ready.send.items[i]);
@@ -461,6 +479,8 @@ void node_event(struct sim *sim, struct node *node, struct event *event)
     case EVENT_SNAPSHOT_ENDED:
         on_snapshot_ended(sim, node, event);
         break;
+    case EVENT_CRASH:
+    case EVENT_CHANGE:
     case EVENT_CLIENT:
     case EVENT_NEMESIS:
     default:

@@ -314,6 +314,16 @@ static void dispatch(struct sim *sim, struct event *event)
         sim_schedule(sim, node->paused_until_ns - sim->now_ns, *event);
         return;
     }
+    if (event->kind == EVENT_CRASH) {
+        say(sim, "ambush", node);
+        node_crash(sim, node, rng_chance(&sim->rng, 500));
+        node_start(sim, node);
+        return;
+    }
+    if (event->kind == EVENT_CHANGE) {
+        change_membership(sim);
+        return;
+    }
     node_event(sim, node, event);
     sim_message_free(event->message);
 }
@@ -414,6 +424,7 @@ static void draw_core(struct sim *sim)
     sim->core.cache_bytes_max = (size_t)rng_between(rng, 0, 20000);
     sim->core.promote_within = 10;
     sim->with_membership = rng_chance(rng, 500);
+    sim->with_ambush = rng_chance(rng, 500);
     sim->with_compaction = rng_chance(rng, 700);
 }
 

@@ -30,6 +30,8 @@ enum event_kind {
     EVENT_READ_BACK, /* entries asked from the log on disk */
     EVENT_STORED_BACK,
     EVENT_SNAPSHOT_ENDED,
+    EVENT_CRASH,  /* at a moment that hurts */
+    EVENT_CHANGE, /* of the membership, likewise */
     EVENT_CLIENT,
     EVENT_NEMESIS,
 };
@@ -135,6 +137,7 @@ struct sim {
     uint64_t sync_ns_max;
     bool cut[SIM_NODES_MAX][SIM_NODES_MAX]; /* from slot, to slot */
     bool with_membership;
+    bool with_ambush; /* crashes and changes aim at the moments that are hardest to get right */
     bool with_compaction;
 
     /* Totals, for the report. */

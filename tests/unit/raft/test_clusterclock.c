@@ -1,0 +1,237 @@
+/* test_clusterclock.c: cluster time. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "daemons/raftd/raft/clusterclock.h"
+#include "tests/unit/raft/lab.h"
+
+enum {
+    MS = 1000000
+};
+static const uint64_t second_ns = 1000 * (uint64_t)MS;
+static const uint64_t start_ns = UINT64_C(1700000000000000000);
+
+static void time_runs_with_the_boot_clock_from_what_was_seen_last(void **state)
+{
+    (void)state;
+    struct clusterclock clock = { 0 };
+    assert_int_equal(clusterclock_now(&clock, 5 * second_ns), 0);
+    clusterclock_observe(&clock, start_ns, 10 * second_ns);
+    assert_int_equal(clusterclock_now(&clock, 13 * second_ns), start_ns + 3 * second_ns);
+    clusterclock_observe(&clock, start_ns - second_ns, 14 * second_ns); /* an old heartbeat */
+    assert_int_equal(clusterclock_now(&clock, 14 * second_ns), start_ns + 4 * second_ns);
+    clusterclock_observe(&clock, start_ns + 2 * second_ns, 14 * second_ns);
+    assert_int_equal(clusterclock_now(&clock, 15 * second_ns), start_ns + 3 * second_ns);
+}
+
+static void step_only_goes_forward(void **state)
+{
+    (void)state;
+    struct clusterclock clock = { 0 };
+    clusterclock_observe(&clock, start_ns, 0);
+    clusterclock_step(&clock, start_ns - second_ns, 0);
+    assert_int_equal(clusterclock_now(&clock, 0), start_ns);
+    clusterclock_step(&clock, start_ns + second_ns, 0);
+    assert_int_equal(clusterclock_now(&clock, 0), start_ns + second_ns);
+}
+
+/* Rounds of 100 ms, each with the same offsets; yields how far the clock has gone beyond the boot clock. */
+static int64_t run_rounds(struct clusterclock *clock, const int64_t *offsets, size_t count,
+        size_t voters, unsigned rounds)
+{
+    uint64_t boot_ns = clock->anchor_boot_ns;
+    uint64_t begin_ns = clusterclock_now(clock, boot_ns);
+    uint64_t begin_boot_ns = boot_ns;
+    uint64_t before_ns = begin_ns;
+    for (unsigned i = 0; i < rounds; i++) {
+        int64_t copy[8];
+        memcpy(copy, offsets, count * sizeof *copy);
+        clusterclock_round(clock, copy, count, voters, boot_ns);
+        boot_ns += 100 * (uint64_t)MS;
+        uint64_t now_ns = clusterclock_now(clock, boot_ns);
+        assert_true(now_ns >= before_ns);
+        before_ns = now_ns;
+    }
+    return (int64_t)(before_ns - begin_ns) - (int64_t)(boot_ns - begin_boot_ns);
+}
+
+static struct clusterclock running(void)
+{
+    struct clusterclock clock = { 0 };
+    clusterclock_observe(&clock, start_ns, second_ns);
+    clusterclock_lead(&clock, second_ns);
+    return clock;
+}
+
+static void small_offsets_are_slewed_by_one_percent(void **state)
+{
+    (void)state;
+    struct clusterclock clock = running();
+    assert_int_equal(run_rounds(&clock, (int64_t[]){ 500 * MS, 500 * MS }, 2, 3, 10), 10 * MS);
+    assert_int_equal(run_rounds(&clock, (int64_t[]){ -500 * MS, -500 * MS }, 2, 3, 10), -10 * MS);
+    assert_int_equal(run_rounds(&clock, (int64_t[]){ 5 * MS, 5 * MS }, 2, 3, 10), 0);
+}
+
+static void time_that_is_far_ahead_waits_for_the_clocks_but_never_goes_back(void **state)
+{
+    (void)state;
+    struct clusterclock clock = running();
+    int64_t behind = -3600 * (int64_t)second_ns;
+    assert_int_equal(run_rounds(&clock, (int64_t[]){ behind, behind }, 2, 3, 10), -10 * MS);
+}
+
+static void median_far_ahead_is_stepped_to_after_three_rounds(void **state)
+{
+    (void)state;
+    int64_t ahead = 60 * (int64_t)second_ns;
+    struct clusterclock clock = running();
+    assert_int_equal(run_rounds(&clock, (int64_t[]){ ahead, ahead, 0 }, 3, 3, 2), 0);
+    assert_int_equal(run_rounds(&clock, (int64_t[]){ ahead, 0, ahead }, 3, 3, 1), ahead);
+    clock = running();
+    assert_int_equal(run_rounds(&clock, (int64_t[]){ ahead, ahead, 0 }, 3, 3, 2), 0);
+    assert_int_equal(run_rounds(&clock, (int64_t[]){ 0, 0, ahead }, 3, 3, 1), 0); /* begins anew */
+    assert_int_equal(run_rounds(&clock, (int64_t[]){ ahead, ahead, 0 }, 3, 3, 2), 0);
+}
+
+static void single_clock_far_ahead_changes_nothing(void **state)
+{
+    (void)state;
+    int64_t ahead = 60 * (int64_t)second_ns;
+    struct clusterclock clock = running();
+    assert_int_equal(run_rounds(&clock, (int64_t[]){ ahead, 0, 0 }, 3, 3, 20), 0);
+    assert_int_equal(
+            run_rounds(&clock, (int64_t[]){ ahead, 0 }, 2, 3, 20), 0); /* one did not answer */
+    assert_int_equal(run_rounds(&clock, (int64_t[]){ ahead, ahead, 0, 0 }, 4, 4, 20), 0);
+}
+
+static void fewer_than_a_quorum_of_clocks_decide_nothing(void **state)
+{
+    (void)state;
+    struct clusterclock clock = running();
+    int64_t ahead = 60 * (int64_t)second_ns;
+    assert_int_equal(run_rounds(&clock, (int64_t[]){ ahead, ahead }, 2, 5, 20), 0);
+}
+
+static void lone_member_is_slewed_but_never_stepped_by_a_round(void **state)
+{
+    (void)state;
+    struct clusterclock clock = running();
+    int64_t ahead = 60 * (int64_t)second_ns;
+    assert_int_equal(run_rounds(&clock, &ahead, 1, 1, 20), 0);
+    assert_int_equal(run_rounds(&clock, (int64_t[]){ 500 * MS }, 1, 1, 10), 10 * MS);
+}
+
+/* ---- In the core ---------------------------------------------------------------------------------------------- */
+
+static void new_cluster_begins_at_the_wall_clock(void **state)
+{
+    (void)state;
+    struct lab lab = { 0 };
+    lab_start(&lab, 1);
+    lab_tick(&lab, 1);
+    lab_sync(&lab);
+    assert_int_equal(lab.ready.write.append.items[0].time_ns, lab.wall_ns);
+    lab_stop(&lab);
+}
+
+static void lone_member_steps_to_its_wall_clock_at_its_start_only(void **state)
+{
+    (void)state;
+    static const uint64_t terms[] = { 1, 1 };
+    struct lab lab = { 0 };
+    lab_start_with(&lab, 1, (struct raft_hard_state){ .term = 1 }, terms, 2);
+    lab_tick(&lab, 1);
+    lab_sync(&lab);
+    uint64_t first_ns = lab.ready.write.append.items[0].time_ns;
+    assert_int_equal(first_ns, lab.wall_ns);
+    lab.wall_ns += 3600 * second_ns; /* set by hand, while it runs */
+    lab_tick(&lab, 10);
+    lab_propose(&lab, 1);
+    assert_int_equal(lab.ready.write.append.items[0].time_ns, first_ns + 10 * lab.options.tick_ns);
+    (void)lab_step(&lab, (struct raft_input){ .kind = RAFT_INPUT_STEP_TIME });
+    lab_propose(&lab, 1);
+    assert_int_equal(lab.ready.write.append.items[0].time_ns, lab.wall_ns);
+    lab_stop(&lab);
+}
+
+static void new_leader_counts_on_from_the_last_heartbeat(void **state)
+{
+    (void)state;
+    struct lab lab = { 0 };
+    lab_start(&lab, 3);
+    lab_deliver(&lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT,
+                              .from = 2,
+                              .term = 1,
+                              .time_ns = start_ns / 2 });
+    uint64_t heard_ns = lab.now_ns;
+    lab_lead(&lab);
+    lab_propose(&lab, 1);
+    assert_int_equal(lab.ready.write.append.items[0].time_ns,
+            start_ns / 2 + (lab.now_ns - heard_ns)); /* not its own wall clock */
+    lab_stop(&lab);
+}
+
+static void stamps_never_fall_below_the_last_entry(void **state)
+{
+    (void)state;
+    struct lab lab = { 0 };
+    lab_start(&lab, 3);
+    struct raft_entry entry = lab_entry(1, 1);
+    entry.time_ns = start_ns * 2; /* some clock was wrong */
+    lab_deliver(&lab,
+            (struct raft_message){
+                    .kind = RAFT_MESSAGE_APPEND, .from = 2, .term = 1, .entries = { &entry, 1 } });
+    lab_lead(&lab);
+    lab_propose(&lab, 1);
+    assert_true(lab.ready.write.append.items[0].time_ns >= start_ns * 2);
+    lab_stop(&lab);
+}
+
+static void leader_steps_to_the_median_of_its_followers_clocks(void **state)
+{
+    (void)state;
+    struct lab lab = { 0 };
+    lab_start(&lab, 3);
+    lab_deliver(&lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT,
+                              .from = 2,
+                              .term = 1,
+                              .time_ns = start_ns / 2 });
+    lab_lead(&lab);
+    for (unsigned i = 0; i < 4; i++) {
+        lab_tick(&lab, 1);
+        lab_deliver(&lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT_REPLY,
+                                  .from = 2,
+                                  .term = 2,
+                                  .context = 1,
+                                  .wall_ns = lab.wall_ns + 7 * second_ns });
+    }
+    lab_propose(&lab, 1);
+    uint64_t stamp_ns = lab.ready.write.append.items[0].time_ns;
+    assert_in_range(
+            stamp_ns, lab.wall_ns - second_ns, lab.wall_ns + second_ns); /* the lower of two */
+    lab_stop(&lab);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(time_runs_with_the_boot_clock_from_what_was_seen_last),
+        cmocka_unit_test(step_only_goes_forward),
+        cmocka_unit_test(small_offsets_are_slewed_by_one_percent),
+        cmocka_unit_test(time_that_is_far_ahead_waits_for_the_clocks_but_never_goes_back),
+        cmocka_unit_test(median_far_ahead_is_stepped_to_after_three_rounds),
+        cmocka_unit_test(single_clock_far_ahead_changes_nothing),
+        cmocka_unit_test(fewer_than_a_quorum_of_clocks_decide_nothing),
+        cmocka_unit_test(lone_member_is_slewed_but_never_stepped_by_a_round),
+        cmocka_unit_test(new_cluster_begins_at_the_wall_clock),
+        cmocka_unit_test(lone_member_steps_to_its_wall_clock_at_its_start_only),
+        cmocka_unit_test(new_leader_counts_on_from_the_last_heartbeat),
+        cmocka_unit_test(stamps_never_fall_below_the_last_entry),
+        cmocka_unit_test(leader_steps_to_the_median_of_its_followers_clocks),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,274 @@
+/* test_raft_read.c: read indexes. */
+#include "tests/unit/raft/lab.h"
+
+static void beat(struct lab *lab, uint64_t from, uint64_t round)
+{
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT_REPLY,
+                             .from = from,
+                             .term = lab_status(lab).term,
+                             .context = round });
+}
+
+static void start_leading(struct lab *lab)
+{
+    lab_start(lab, 3);
+    lab_lead(lab);
+    lab_acknowledge(lab, 2, 1);
+    assert_int_equal(lab_status(lab).commit_index, 1);
+    beat(lab, 2, 1); /* the round that came with the leadership */
+}
+
+static void read_waits_for_a_commit_of_the_leaders_term(void **state)
+{
+    (void)state;
+    struct lab lab = { 0 };
+    lab_start(&lab, 3);
+    lab_lead(&lab);
+    beat(&lab, 2, 1);
+    lab_read(&lab, 5);
+    assert_null(lab_sent(&lab, RAFT_MESSAGE_HEARTBEAT, 2));
+    lab_acknowledge(&lab, 2, 1);
+    assert_int_equal(lab.ready.grant_count, 0);
+    const struct raft_message *round = lab_sent(&lab, RAFT_MESSAGE_HEARTBEAT, 2);
+    assert_int_equal(round->context, 2);
+    beat(&lab, 2, 2);
+    assert_int_equal(lab.ready.grants[0].context, 5);
+    assert_int_equal(lab.ready.grants[0].index, 1);
+    lab_stop(&lab);
+}
+
+static void round_that_began_before_the_read_does_not_confirm_it(void **state)
+{
+    (void)state;
+    struct lab lab = { 0 };
+    start_leading(&lab);
+    lab_read(&lab, 5); /* round 2 */
+    assert_int_equal(lab_sent(&lab, RAFT_MESSAGE_HEARTBEAT, 2)->context, 2);
+    lab_read(&lab, 6);
+    lab_read(&lab, 7);
+    assert_int_equal(lab.ready.send.count, 0); /* they gather for the next round */
+    beat(&lab, 3, 1);
+    assert_int_equal(lab.ready.grant_count, 0);
+    beat(&lab, 2, 2);
+    assert_int_equal(lab.ready.grant_count, 1);
+    assert_int_equal(lab.ready.grants[0].context, 5);
+    assert_int_equal(lab_sent(&lab, RAFT_MESSAGE_HEARTBEAT, 3)->context, 3);
+    beat(&lab, 3, 3);
+    assert_int_equal(lab.ready.grant_count, 2);
+    lab_stop(&lab);
+}
+
+static void grant_covers_what_was_committed_when_it_was_asked(void **state)
+{
+    (void)state;
+    struct lab lab = { 0 };
+    start_leading(&lab);
+    lab_propose(&lab, 2);
+    lab_sync(&lab);
+    lab_acknowledge(&lab, 3, 3);
+    lab_read(&lab, 5);
+    beat(&lab, 2, 2);
+    assert_int_equal(lab.ready.grants[0].index, 3);
+    lab_stop(&lab);
+}
+
+static void reads_are_refused_when_the_leader_steps_down(void **state)
+{
+    (void)state;
+    struct lab lab = { 0 };
+    start_leading(&lab);
+    lab_read(&lab, 5);
+    lab_deliver(&lab, (struct raft_message){ .kind = RAFT_MESSAGE_READ,
+                              .from = 3,
+                              .term = 1,
+                              .context = 8,
+                              .hint_index = 44 });
+    lab_deliver(
+            &lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 2 });
+    assert_int_equal(lab.ready.read_refused_count, 1);
+    assert_int_equal(lab.ready.reads_refused[0].context, 5);
+    assert_int_equal(lab.ready.reads_refused[0].reason, RAFT_REFUSAL_NO_LEADER);
+    const struct raft_message *reply = lab_sent(&lab, RAFT_MESSAGE_READ_REPLY, 3);
+    assert_true(reply->reject);
+    assert_int_equal(reply->context, 8);
+    assert_int_equal(reply->hint_index, 44);
+    lab_stop(&lab);
+}
+
+static void read_without_a_leader_is_refused(void **state)
+{
+    (void)state;
+    struct lab lab = { 0 };
+    lab_start(&lab, 3);
+    lab_read(&lab, 5);
+    assert_int_equal(lab.ready.reads_refused[0].reason, RAFT_REFUSAL_NO_LEADER);
+    lab_stop(&lab);
+}
+
+static void leader_answers_a_followers_question(void **state)
+{
+    (void)state;
+    struct lab lab = { 0 };
+    start_leading(&lab);
+    lab_deliver(&lab, (struct raft_message){ .kind = RAFT_MESSAGE_READ,
+                              .from = 3,
+                              .term = 1,
+                              .context = 8,
+                              .hint_index = 44 });
+    beat(&lab, 2, 2);
+    const struct raft_message *reply = lab_sent(&lab, RAFT_MESSAGE_READ_REPLY, 3);
+    assert_false(reply->reject);
+    assert_int_equal(reply->index, 1);
+    assert_int_equal(reply->hint_index, 44);
+    assert_int_equal(lab.ready.grant_count, 0);
+    lab_stop(&lab);
+}
+
+static void follower_asks_the_leader_and_one_answer_serves_all_before_it(void **state)
+{
+    (void)state;
+    struct lab lab = { 0 };
+    lab_start(&lab, 3);
+    lab_deliver(
+            &lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1 });
+    lab_read(&lab, 5);
+    uint64_t first = lab_sent(&lab, RAFT_MESSAGE_READ, 2)->context;
+    lab_read(&lab, 6);
+    uint64_t second = lab_sent(&lab, RAFT_MESSAGE_READ, 2)->context;
+    uint64_t epoch = lab_sent(&lab, RAFT_MESSAGE_READ, 2)->hint_index;
+    assert_int_equal(second, first + 1);
+
+    struct raft_message reply = { .kind = RAFT_MESSAGE_READ_REPLY,
+        .from = 2,
+        .term = 1,
+        .context = second,
+        .hint_index = epoch + 1,
+        .index = 4 };
+    lab_deliver(&lab, reply); /* an answer to an earlier life of this member */
+    assert_int_equal(lab.ready.grant_count, 0);
+    reply.hint_index = epoch;
+    reply.context = first;
+    lab_deliver(&lab, reply);
+    assert_int_equal(lab.ready.grant_count, 1);
+    assert_int_equal(lab.ready.grants[0].context, 5);
+    reply.context = second;
+    lab_read(&lab, 7);
+    lab_deliver(&lab, reply);
+    assert_int_equal(lab.ready.grant_count, 1);
+    assert_int_equal(lab.ready.grants[0].context, 6);
+    lab_stop(&lab);
+}
+
+static void lost_question_is_asked_again(void **state)
+{
+    (void)state;
+    struct lab lab = { 0 };
+    lab_start(&lab, 3);
+    lab_deliver(
+            &lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1 });
+    lab_read(&lab, 5);
+    struct raft_message question = *lab_sent(&lab, RAFT_MESSAGE_READ, 2);
+    lab_tick(&lab, 2);
+    const struct raft_message *again = lab_sent(&lab, RAFT_MESSAGE_READ, 2);
+    assert_true(again->context > question.context);
+    lab_deliver(&lab, (struct raft_message){ .kind = RAFT_MESSAGE_READ_REPLY,
+                              .from = 2,
+                              .term = 1,
+                              .context = again->context,
+                              .hint_index = again->hint_index,
+                              .index = 4 });
+    assert_int_equal(lab.ready.grants[0].context, 5);
+    lab_stop(&lab);
+}
+
+static void follower_that_loses_its_leader_refuses_what_waits(void **state)
+{
+    (void)state;
+    struct lab lab = { 0 };
+    lab_start(&lab, 3);
+    lab_deliver(
+            &lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1 });
+    lab_read(&lab, 5);
+    size_t refused = 0;
+    for (unsigned i = 0; i < 2 * lab.options.election_ticks; i++) {
+        lab_tick(&lab, 1);
+        refused += lab.ready.read_refused_count;
+    }
+    assert_int_equal(refused, 1);
+    lab_stop(&lab);
+}
+
+static void start_with_lease(struct lab *lab)
+{
+    lab->options = raft_options_default;
+    lab->options.lease_read = true;
+    start_leading(lab);
+}
+
+static void lease_grants_at_once_while_a_quorum_has_answered_lately(void **state)
+{
+    (void)state;
+    struct lab lab;
+    start_with_lease(&lab);
+    lab_read(&lab, 5);
+    assert_int_equal(lab.ready.grant_count, 1);
+    assert_int_equal(lab.ready.send.count, 0);
+
+    /* The clock counts, not the ticks: a process that was stopped must not trust its lease. */
+    lab.now_ns += lab.options.tick_ns * lab.options.election_ticks;
+    lab_read(&lab, 6);
+    assert_int_equal(lab.ready.grant_count, 0);
+    beat(&lab, 2, 2);
+    assert_int_equal(lab.ready.grant_count, 1);
+    lab_stop(&lab);
+}
+
+static void lease_is_void_once_a_successor_was_told_to_campaign(void **state)
+{
+    (void)state;
+    struct lab lab;
+    start_with_lease(&lab);
+    (void)lab_step(&lab, (struct raft_input){ .kind = RAFT_INPUT_TRANSFER, .peer_id = 2 });
+    for (unsigned i = 0; i < lab.options.election_ticks; i++) {
+        lab_tick(&lab, 1);
+        beat(&lab, 2, 2 + i);
+    }
+    assert_false(lab_status(&lab).transferring);
+    lab_read(&lab, 5);
+    assert_int_equal(lab.ready.grant_count, 0); /* it takes a round */
+    lab_stop(&lab);
+}
+
+static void restarted_member_respects_a_lease_it_may_have_granted(void **state)
+{
+    (void)state;
+    struct lab lab = { .options = raft_options_default };
+    lab.options.lease_read = true;
+    lab_start(&lab, 3);
+    struct raft_message vote = { .kind = RAFT_MESSAGE_VOTE, .from = 2, .term = 2 };
+    lab_deliver(&lab, vote);
+    assert_int_equal(lab_status(&lab).term, 0);
+    lab.now_ns += lab.options.tick_ns * lab.options.election_ticks;
+    lab_deliver(&lab, vote);
+    assert_int_equal(lab_status(&lab).term, 2);
+    lab_stop(&lab);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(read_waits_for_a_commit_of_the_leaders_term),
+        cmocka_unit_test(round_that_began_before_the_read_does_not_confirm_it),
+        cmocka_unit_test(grant_covers_what_was_committed_when_it_was_asked),
+        cmocka_unit_test(reads_are_refused_when_the_leader_steps_down),
+        cmocka_unit_test(read_without_a_leader_is_refused),
+        cmocka_unit_test(leader_answers_a_followers_question),
+        cmocka_unit_test(follower_asks_the_leader_and_one_answer_serves_all_before_it),
+        cmocka_unit_test(lost_question_is_asked_again),
+        cmocka_unit_test(follower_that_loses_its_leader_refuses_what_waits),
+        cmocka_unit_test(lease_grants_at_once_while_a_quorum_has_answered_lately),
+        cmocka_unit_test(lease_is_void_once_a_successor_was_told_to_campaign),
+        cmocka_unit_test(restarted_member_respects_a_lease_it_may_have_granted),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
