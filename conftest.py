@@ -25,7 +25,12 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "slow: left out of tests/run.sh --quick")
     config.addinivalue_line("markers", "full: only in tests/run.sh --full")
     config.addinivalue_line("markers", "limit(seconds): may take longer than TEST_LIMIT_S")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # So that what runs is ended and removed.
+    signal.signal(signal.SIGTERM, end_orderly)
+
+
+def end_orderly(*_):
+    """At SIGTERM: what runs is ended and removed, and the counts are told."""
+    raise KeyboardInterrupt
 
 
 TEST_LIMIT_S = 90

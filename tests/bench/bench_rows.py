@@ -12,7 +12,7 @@ import time
 from collections import namedtuple
 
 import harness
-from bench_tools import (Recorded, Void, background, count_syncs, disk_use, fill, load, load_binary, median, percentile,
+from bench_tools import (Void, background, count_syncs, disk_use, fill, load, load_binary, median, percentile,
                          slow_sync_wrapper, wrk)
 from harness import Connection, Keys, exchange, poll
 

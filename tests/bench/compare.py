@@ -21,7 +21,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import bench_rows  # noqa: E402
 import harness  # noqa: E402
-from bench_tools import Refused, Void, check_place, count_syncs, measure_sync, need, version_of  # noqa: E402
+from bench_tools import Refused, Void, check_place, measure_sync, need, version_of  # noqa: E402
 from harness.places import scratch_root  # noqa: E402
 
 

@@ -6,7 +6,6 @@ import pytest
 
 etcd = pytest.importorskip("etcd", reason="python3-etcd is not installed")
 
-from harness import poll  # noqa: E402
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """Contract, section 1: routing and the HTTP front end."""
 
-import time
 
 import pytest
 
-from harness import Connection, Keys, exchange, free_ports, form
-from harness.wire import FORM, WireError, chunked
-from rows import CORS, JSON, TEXT, assert_error, put, rows
+from harness import Connection, exchange, form
+from harness.wire import FORM, chunked
+from rows import CORS, JSON, TEXT, assert_error, rows
 
 METHODS = ["HEAD", "GET", "PUT", "POST", "DELETE", "PATCH", "TRACE", "get", "CONNECT"]
 KEYS_METHODS = "HEAD,GET,PUT,POST,DELETE"

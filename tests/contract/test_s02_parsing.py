@@ -2,9 +2,9 @@
 
 import pytest
 
-from harness import Connection, exchange, form
+from harness import Connection, exchange
 from harness.wire import FORM
-from rows import assert_error, node, put, rows
+from rows import assert_error, node, rows
 
 FORM_TYPE = "application/x-www-form-urlencoded"
 

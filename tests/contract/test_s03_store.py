@@ -1,6 +1,5 @@
 """Contract, sections 3 and 8: what the store does, and its errors."""
 
-import pytest
 
 from harness.wire import FORM
 from rows import assert_error, node, rows

@@ -1,9 +1,7 @@
 """Contract, section 4: which operation moves the index, and by how much."""
 
-import pytest
 
-from harness import exchange, form
-from rows import node, rows
+from rows import node
 
 STEPS = {
     "4-set": (1, lambda k: k.put("/a", "v")),

@@ -7,8 +7,7 @@ import time
 import pytest
 
 from harness import poll
-from harness.wire import FORM
-from rows import assert_error, node, rows
+from rows import assert_error, node
 
 
 def moment(stamp):

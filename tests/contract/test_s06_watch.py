@@ -1,13 +1,11 @@
 """Contract, section 6: watches."""
 
 import signal
-import time
 
 import pytest
 
-from harness import Connection, Keys, poll
+from harness import Connection, poll
 from harness.wire import WireError
-from rows import assert_error, node, rows
 
 
 # 6.1 Start.

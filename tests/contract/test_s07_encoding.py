@@ -4,9 +4,9 @@ import urllib.parse
 
 import pytest
 
-from harness import exchange, poll
+from harness import exchange
 from harness.wire import FORM
-from rows import CORS, JSON, TEXT, assert_error, node, rows
+from rows import CORS, JSON, assert_error, rows
 
 # 7.1 Headers.
 

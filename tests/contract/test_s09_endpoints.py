@@ -7,7 +7,7 @@ import re
 import pytest
 
 from harness import exchange, poll
-from rows import JSON, TEXT, node, rows
+from rows import JSON, TEXT, rows
 
 
 def get(server, path, method="GET", headers=(), body=None):

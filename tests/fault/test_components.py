@@ -6,7 +6,6 @@ import os
 import random
 import selectors
 import signal
-import subprocess
 import threading
 import time
 
@@ -99,7 +98,7 @@ class Watchers:
         return told
 
 
-@pytest.mark.parametrize("how", ["stopped", "killed"])
+@pytest.mark.parametrize("how", ["stopped", pytest.param("killed", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["raftd", "stored"])
 def test_a_daemon_away_for_5_s(name, how):
     """0 failed plain GETs, every event exactly once."""
@@ -153,6 +152,7 @@ def test_one_of_two_gatewayds_killed_leaves_new_connections_served():
             poll(lambda: len(server.pids().get("gatewayd", [])) == 2, 15, "it is back")
 
 
+@pytest.mark.slow
 def test_gatewayd_kills_under_load_leave_no_trace():
     """A killed reader's place in the state is freed: the file does not grow without bound."""
     kills = sized(5, 30, 100)
@@ -164,7 +164,7 @@ def test_gatewayd_kills_under_load_leave_no_trace():
             return sum(os.stat(os.path.join(path, name)).st_blocks * 512
                        for path, _, names in os.walk(data) for name in names if name == "data.mdb")
 
-        with Writers(server.port, "/w", count=8, timeout=5) as writers, Readers(server.port, "/w/w0/1", 16) as readers:
+        with Writers(server.port, "/w", count=8, timeout=5) as writers, Readers(server.port, "/w/w0/1", 16):
             writers.wait_for(200)
             sizes = []
             for _ in range(kills):
@@ -254,6 +254,7 @@ def test_a_lost_last_message_before_an_idle_time_reaches_watchers(shim, sender, 
         keys.close()
 
 
+@pytest.mark.slow
 def test_messages_lost_at_random_under_load(shim):
     """Each 50th message of every daemon is lost; nothing is lost or applied twice for it."""
     with harness.new_server(env=shim.env) as server:

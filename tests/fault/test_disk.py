@@ -6,7 +6,7 @@ import time
 import pytest
 
 import harness
-from harness import Connection, Keys, exchange, poll
+from harness import Keys, exchange, poll
 from harness.faults import Disk, Writers, can_cut_power
 from harness.wire import WireError
 from sizes import sized
@@ -70,6 +70,7 @@ def test_a_full_disk_refuses_writes_keeps_reads_and_resumes():
 WRITE_SITES = ["write", "pwrite", "writev", "pwritev", "fallocate", "ftruncate", "rename", "any"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/wal/", "/state/", "/snap/"])
 def test_no_space_at_each_write_site_loses_nothing(shim, path):
     """The nth call and all behind it fail with ENOSPC; then there is space again. Every site has its turn."""

@@ -5,7 +5,6 @@ reaches the image. Then the processes are killed and the image is mounted again.
 
 import os
 import random
-import subprocess
 
 import pytest
 
