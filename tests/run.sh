@@ -46,6 +46,7 @@ build=${QUORATE_BUILD:-build-test}
 export QUORATE_BUILD="$build" QUORATE_TEST_SIZE="$size" PYTHONDONTWRITEBYTECODE=1
 python=/usr/bin/python3
 scratch=$(mktemp -d)
+export PYTEST_DEBUG_TEMPROOT="$scratch" # Where tmp_path lies: pytest would keep the last three runs' in /tmp.
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 130' INT TERM
 began=$(date +%s)

@@ -145,13 +145,18 @@ tree() {
 }
 
 remove_tree() {
-    umount -R "$tree"
+    for entry in /proc/[0-9]*; do
+        if [ "$(readlink "$entry/root")" = "$tree" ]; then kill -KILL "${entry#/proc/}" 2>/dev/null || true; fi
+    done
+    umount -R "$tree" 2>/dev/null || umount -R -l "$tree"
     rm -rf --one-file-system "$tree"
 }
 
 # run COMMAND: typed in the clone by $who on the machine in $tree. Leaves its output in $out, errors in $err, both in the
-# log, its status in $status and its time in $took_ms. $net is a command prefix that chooses the network.
+# log, its status in $status and its time in $took_ms. $net is a command prefix that chooses the network, $in_place is
+# "exec" where this shell is to become the command.
 net=
+in_place=
 out=$work/out err=$work/err
 run() {
     printf '  %s:~/quorate%s %s\n' "$who" "$([ $uid = 0 ] && echo '#' || echo '$')" "$1"
@@ -166,7 +171,7 @@ run() {
 
 launch() {
     # shellcheck disable=SC2086
-    $net chroot --userspec=$uid:$uid "$tree" /usr/bin/env -i HOME=$home USER=$who LOGNAME=$who TERM=dumb LANG=C.UTF-8 \
+    $in_place $net chroot --userspec=$uid:$uid "$tree" /usr/bin/env -i HOME=$home USER=$who LOGNAME=$who TERM=dumb LANG=C.UTF-8 \
         PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin sh -c "cd $home/quorate && $1"
 }
 
@@ -200,7 +205,8 @@ nothing_runs() {
 nothing_new_lies_about() {
     {
         git -c safe.directory='*' -C "$tree$home/quorate" status --porcelain
-        find "$tree/tmp" "$tree/var/tmp" "$tree/dev/shm" -mindepth 1
+        # A killed member's word in /dev/shm goes with the next start, which may need it.
+        find "$tree/tmp" "$tree/var/tmp" "$tree/dev/shm" -mindepth 1 ! -path '*/dev/shm/quorate-*.word'
     } >"$work/left"
     show "$work/left"
     [ ! -s "$work/left" ]
@@ -224,11 +230,10 @@ answers() {
 start_member() {
     printf '  %s:~/quorate%s sh packaging/quickstart.sh %s &\n' "$who" "$([ $uid = 0 ] && echo '#' || echo '$')" "$1"
     started_ms=$(now_ms)
-    launch "exec sh packaging/quickstart.sh $1" >"$work/member" 2>&1 </dev/null &
+    (in_place=exec && launch "exec sh packaging/quickstart.sh $1") >"$work/member" 2>&1 </dev/null &
     member=$!
     until answers; do
         if ! kill -0 $member 2>/dev/null || [ $(($(now_ms) - started_ms)) -gt 60000 ]; then
-            show "$work/member"
             return 1
         fi
         sleep 0.02
@@ -238,9 +243,10 @@ start_member() {
 
 stop_member() {
     stopped_ms=$(now_ms)
-    kill -TERM $member
+    kill -TERM $member 2>/dev/null || true
     status=0
     wait $member || status=$?
+    show "$work/member"
     echo "    (SIGTERM: status $status after $(($(now_ms) - stopped_ms)) ms)"
 }
 
@@ -270,7 +276,6 @@ first_curl_works() {
 }
 
 says_all() {
-    show "$work/member"
     for word in 'http://localhost:2379\|http://127.0.0.1:2379' 'curl ' 'data: ' 'stop: ' 'wipe: '; do
         grep -q "$word" "$work/member" || return 1
     done
@@ -299,7 +304,9 @@ both_commands() {
         claim "$who: the first curl that it names works" first_curl_works
         run "sh packaging/quickstart.sh --data-dir=other.etcd"
         claim "$who: with 2379 taken: status not 0, one line that names the flag" \
-            refused_in_one_line_naming "listen-client-urls.*2379"
+            refused_in_one_line_naming "listen-client-urls.*2379\|2379.*listen-client-urls"
+        run "sh packaging/quickstart.sh --data-dir=other.etcd --listen-client-urls=http://127.0.0.1:23790 --advertise-client-urls=http://127.0.0.1:23790"
+        claim "$who: with 2380 taken: the same, naming that flag" refused_in_one_line_naming "listen-peer-urls.*2380\|2380.*listen-peer-urls"
         claim "$who: and nothing was made" [ ! -e "$tree$home/quorate/other.etcd" ]
         stop_member
         claim "$who: SIGTERM ends it as etcd ends, of that signal (143)" [ "$status" = 143 ]
@@ -313,7 +320,7 @@ both_commands() {
         fi
     else
         bad "$who: a member runs in the foreground"
-        if kill -0 $member 2>/dev/null; then stop_member; fi
+        stop_member
     fi
     net=
     claim "$who: quickstart added no service and no user" no_new_services
