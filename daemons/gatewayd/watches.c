@@ -65,7 +65,8 @@ static bool tell_past(struct gatewayd *gw, struct call *call, uint64_t next)
 
     state_events_begin(gw->view.read, next, &events);
     while ((!told || call->stream) && state_events_next(&events, &etcd_index, &encoded)) {
-        if (event_decode(encoded, &event, &scratch, NULL) == 0 &&
+        if (watch_may_match(call->key, encoded) &&
+                event_decode(encoded, &event, &scratch, NULL) == 0 &&
                 watch_matches_past(call->key, call->recursive, &event)) {
             http_stream_chunk(call->http, watches_event_body(gw, &event));
             told = true;

@@ -54,3 +54,15 @@ bool watch_matches_past(struct span key, bool recursive, const struct event *eve
     }
     return watch_took_subtree(event) && watch_is_below(key, event->path);
 }
+
+bool watch_may_match(struct span key, struct span encoded_event)
+{
+    const uint8_t *data = encoded_event.data;
+    bool action_first = encoded_event.bytes > 3 && (data[0] & 0xf0) == 0x80 &&
+                        data[1] == event_tag_action && data[2] < EVENT_ACTION_COUNT;
+
+    if (!action_first || key.bytes <= 1 || data[2] == EVENT_DELETE || data[2] == EVENT_EXPIRE) {
+        return true; /* an ancestor's path does not hold the key; the rest is not ours to judge */
+    }
+    return memmem(data, encoded_event.bytes, key.data, key.bytes) != NULL;
+}

@@ -20,3 +20,7 @@ bool watch_is_untold(const struct event *event);
 
 /* The rule for events of the past. (Live, an ancestor's deletion counts only where the watched node existed: see hub.h.) */
 bool watch_matches_past(struct span key, bool recursive, const struct event *event);
+
+/* A cheap look at an encoded event: false only where watch_matches_past would be, so that most of a history need not be
+ * decoded to find a key in it. */
+bool watch_may_match(struct span key, struct span encoded_event);

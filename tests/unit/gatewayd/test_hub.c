@@ -201,6 +201,33 @@ static void a_second_watcher_does_not_unsettle_what_is_known(void **state)
     hub = watch_hub_free(hub);
 }
 
+static void the_cheap_look_misses_nothing(void **state)
+{
+    static const char *const paths[] = { "/a", "/a/b", "/a/b/c", "/ab", "/x" };
+    struct buf encoded = BUF_INIT;
+    unsigned spared = 0;
+
+    (void)state;
+    for (unsigned action = EVENT_SET; action < EVENT_ACTION_COUNT; action++) {
+        for (size_t at = 0; at < ARRAY_COUNT(paths); at++) {
+            struct event event = event_at(5, (enum event_action)action, paths[at], true);
+            SET(&event, event_tag_dir);
+            SET(&event, event_tag_prev);
+            SET(&event, event_tag_prev_dir);
+            buf_clear(&encoded);
+            event_encode(&event, &encoded);
+            for (size_t key = 0; key < ARRAY_COUNT(paths); key++) {
+                bool may = watch_may_match(span_str(paths[key]), buf_span(&encoded));
+                assert_true(may || !past(paths[key], true, event));
+                spared += !may;
+            }
+            assert_true(watch_may_match(SPAN_LIT("/"), buf_span(&encoded)));
+        }
+    }
+    assert_true(spared > 0);
+    buf_fini(&encoded);
+}
+
 struct breaker {
     struct watch_hub *hub;
     struct probe *victim;
@@ -413,6 +440,7 @@ int main(void)
         cmocka_unit_test(hidden_is_what_lies_behind_the_watched_path),
         cmocka_unit_test(an_ancestors_removal_wakes_those_that_existed),
         cmocka_unit_test(refreshes_and_bookkeeping_are_told_to_nobody),
+        cmocka_unit_test(the_cheap_look_misses_nothing),
         cmocka_unit_test(existence_follows_the_events),
         cmocka_unit_test(nobody_is_told_twice_or_too_early),
         cmocka_unit_test(a_second_watcher_does_not_unsettle_what_is_known),

@@ -47,9 +47,9 @@ static void renders_a_set_with_and_without_a_node_before(void **state)
     struct event event = set_event();
 
     (void)state;
-    assert_event(
-            &event, "{\"action\":\"set\",\"node\":{\"key\":\"/"
-                    "foo\",\"value\":\"b\\u003cr\",\"modifiedIndex\":5,\"createdIndex\":5}}\n");
+    assert_event(&event,
+            "{\"action\":\"set\",\"node\":{\"key\":\"/"
+            "foo\",\"value\":\"b\\u003cr\",\"modifiedIndex\":5,\"createdIndex\":5}}\n");
     assert_int_equal(render_event_status(&event), 201);
     event.prev = true;
     event.prev_value = SPAN_LIT("");
