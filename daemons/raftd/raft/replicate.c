@@ -106,6 +106,15 @@ static void ask_for_entries(struct raft *raft, struct raft_peer *peer)
     };
 }
 
+/* While something is unanswered, entries gather until they are as many as that: a busy peer gets few large appends,
+ * and syncs few times; an idle one gets each at once. */
+static bool is_gathering(const struct raft *raft, const struct raft_peer *peer)
+{
+    uint64_t unanswered = peer->next - 1 - peer->match;
+    return peer->state == RAFT_PROGRESS_REPLICATE && peer->inflight_count > 0 &&
+           raft->log.last_index + 1 - peer->next < unanswered;
+}
+
 /* Sends what the peer lacks, as far as its state lets us. */
 void raft_replicate(struct raft *raft, struct raft_peer *peer)
 {
@@ -114,7 +123,7 @@ void raft_replicate(struct raft *raft, struct raft_peer *peer)
         bool is_probe = peer->state == RAFT_PROGRESS_PROBE;
         INVARIANT_LE(peer->next, last + 1);
         INVARIANT_LT(peer->match, peer->next);
-        if (peer->next > last && !is_probe) {
+        if ((peer->next > last && !is_probe) || is_gathering(raft, peer)) {
             return;
         }
         if (peer->next - 1 < raft->log.base_index) {
