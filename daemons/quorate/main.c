@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/conf.h"
@@ -133,6 +134,7 @@ int main(int argc, char **argv)
     struct supervisor_end end = { 0, 0, true };
     struct err err = { 0, "" };
 
+    (void)umask(S_IRWXG | S_IRWXO); /* started by hand, under one user: nobody else's business */
     int status = conf_start(&conf, CONF_QUORATE, argc, argv);
     if (status < 0) {
         int r = conf.action == CONF_ACTION_CHECK ? check_only(&conf, &err)
