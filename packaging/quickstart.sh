@@ -1,5 +1,8 @@
 #!/bin/sh
-# quickstart.sh [--build-only] [FLAGS]: builds Quorate into build/ and runs a member in the foreground.
+# quickstart.sh [--build-only] [--cluster N] [FLAGS]: builds Quorate into build/ and runs a member in the foreground.
+#
+# With --cluster N (3, 5 or 7) it runs N members infra1..infraN on this machine, clients on ports 2379, 22379, 32379 ...,
+# peers on the ports after them, each member's data in ./infra<i>.etcd, its log in ./infra<i>.log. Ctrl-C stops them all.
 #
 # Installs what is missing from Debian's packages (as root, or with sudo). FLAGS are etcd's: see build/quorate --help and
 # docs/configuration.md. Without any, clients are served on http://localhost:2379 and the data lies in ./default.etcd.
@@ -13,6 +16,14 @@ build_only=
 if [ "${1:-}" = --build-only ]; then
     build_only=1
     shift
+fi
+members=
+if [ "${1:-}" = --cluster ]; then
+    members=${2:-}
+    case $members in
+    [1-7]) shift 2 ;;
+    *) echo "quickstart.sh: --cluster wants a number from 1 to 7, better an odd one: quickstart.sh --cluster 3" >&2; exit 2 ;;
+    esac
 fi
 case ${1:-} in
 -h | --help)
@@ -48,6 +59,75 @@ if [ -n "$build_only" ]; then
     echo "built: $build/quorate"
     exit 0
 fi
-QUORATE_HINTS=1
-export QUORATE_HINTS
-exec "$build/quorate" "$@"
+if [ -z "$members" ]; then
+    QUORATE_HINTS=1
+    export QUORATE_HINTS
+    exec "$build/quorate" "$@"
+fi
+
+# 2379, 22379, 32379 ... as etcd's own example has it.
+port() {
+    case $1 in
+    1) echo "$2" ;;
+    7) echo "1$2" ;; # 72379 is no port
+    *) echo "$1$2" ;;
+    esac
+}
+cluster=
+endpoints=
+i=1
+while [ "$i" -le "$members" ]; do
+    cluster=$cluster${cluster:+,}infra$i=http://127.0.0.1:$(port "$i" 2380)
+    endpoints=$endpoints${endpoints:+,}http://127.0.0.1:$(port "$i" 2379)
+    i=$((i + 1))
+done
+
+pids=
+stop() {
+    trap '' INT TERM
+    # shellcheck disable=SC2086
+    kill -TERM $pids 2>/dev/null || true
+    wait
+}
+trap 'stop; exit 130' INT
+trap 'stop; exit 143' TERM
+i=1
+while [ "$i" -le "$members" ]; do
+    client=http://127.0.0.1:$(port "$i" 2379)
+    peer=http://127.0.0.1:$(port "$i" 2380)
+    "$build/quorate" --name "infra$i" --data-dir "infra$i.etcd" \
+        --listen-client-urls "$client" --advertise-client-urls "$client" \
+        --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
+        --initial-cluster "$cluster" --initial-cluster-token quickstart --initial-cluster-state new \
+        "$@" >>"infra$i.log" 2>&1 &
+    pids="$pids $!"
+    i=$((i + 1))
+done
+
+# Until they serve together, or one of them has given up.
+tries=0
+until curl -fs -o /dev/null "http://127.0.0.1:2379/health" 2>/dev/null; do
+    for pid in $pids; do
+        if ! kill -0 "$pid" 2>/dev/null; then
+            echo "a member ended: its last line in infra*.log says why" >&2
+            tail -n 1 infra*.log >&2
+            stop
+            exit 1
+        fi
+    done
+    tries=$((tries + 1))
+    if [ "$tries" -gt 300 ]; then
+        echo "no leader after 30 s: see infra*.log" >&2
+        stop
+        exit 1
+    fi
+    sleep 0.1
+done
+echo "$members members serve: $endpoints"
+echo "try:   curl http://127.0.0.1:2379/v2/keys/hello -XPUT -d value=world"
+if [ "$members" -gt 1 ]; then
+    echo "       curl http://127.0.0.1:$(port 2 2379)/v2/keys/hello"
+fi
+echo "Ctrl-C stops them; their logs are infra*.log"
+# shellcheck disable=SC2086
+wait $pids
