@@ -7,6 +7,7 @@ out to outgoing connections: a client's socket cannot take one between the choic
 
 import atexit
 import contextlib
+import fcntl
 import os
 import random
 import shutil
@@ -59,7 +60,9 @@ def free_ports(count):
     return [p.port for p in ports]
 
 
+ROOT_PREFIX = "quorate-test-"
 _root = None
+_root_lock = None
 
 
 def scratch_root():
@@ -67,9 +70,35 @@ def scratch_root():
     global _root
     if _root is None:
         parent = os.environ.get("QUORATE_TEST_TMP") or os.environ.get("TMPDIR") or "/var/tmp"
-        _root = tempfile.mkdtemp(prefix="quorate-test-", dir=parent)
+        _remove_dead_roots(parent)
+        _root = tempfile.mkdtemp(prefix=ROOT_PREFIX, dir=parent)
+        global _root_lock
+        _root_lock = _lock(_root)
         atexit.register(_remove_root, os.getpid(), _root)
     return _root
+
+
+def _lock(root):
+    """The open and locked file that says whose run this is; None when another run holds it."""
+    fd = os.open(os.path.join(root, "in-use"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return fd
+    except OSError:
+        os.close(fd)
+        return None
+
+
+def _remove_dead_roots(parent):
+    """What runs left that were ended by SIGKILL: their lock is free, and a minute has passed."""
+    for name in os.listdir(parent):
+        root = os.path.join(parent, name)
+        with contextlib.suppress(OSError):
+            if name.startswith(ROOT_PREFIX) and time.time() - os.stat(root).st_mtime > 60 and os.path.exists(root + "/in-use"):
+                fd = _lock(root)
+                if fd is not None:
+                    shutil.rmtree(root, ignore_errors=True)
+                    os.close(fd)
 
 
 def _remove_root(owner, path):
