@@ -232,11 +232,28 @@ static void check_commit(struct sim *sim, struct node *node, const struct raft_s
     node->commit_seen = status->commit_index;
 }
 
+/* What the core takes for durable is on the disk, whatever part of the queue a power cut lets through. */
+static void check_durable(
+        struct sim *sim, const struct node *node, const struct raft_status *status)
+{
+    uint64_t index = status->durable_index;
+    bool is_safe = index == 0 || disk_term(&node->disk, index) == raft_term_at(node->raft, index);
+    for (const struct disk_write *write = node->disk.queue; write != NULL; write = write->next) {
+        is_safe &= !write->cut || write->cut_index >= index;
+        is_safe &= !write->rebased || index == 0;
+    }
+    if (!is_safe) {
+        check_fail(sim, "node %" PRIu64 " takes %" PRIu64 " for durable, which is not", node->id,
+                index);
+    }
+}
+
 void check_step(struct sim *sim, struct node *node, const struct raft_ready *ready)
 {
     struct raft_status status;
     raft_get_status(node->raft, &status);
     check_append(sim, node, ready->write.append);
+    check_durable(sim, node, &status);
     if (status.term < node->term_seen) {
         check_fail(sim, "node %" PRIu64 ": term fell", node->id);
     }

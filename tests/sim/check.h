@@ -3,6 +3,7 @@
  *   one leader      at most one member leads in a term, and it has everything that was committed before
  *   log matching    an (index, term) is one entry with one predecessor, wherever it appears
  *   committed       is for ever, the same everywhere, and on the disks of a quorum when the leader says so
+ *   durable         is what every outcome of a power cut would leave on the disk
  *   applied         the same sequence everywhere, no gap, nothing twice
  *   reads           an index granted covers all that was committed when the read was asked for
  *   time            never falls along the log
