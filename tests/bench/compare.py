@@ -41,6 +41,7 @@ class Report:
 
     def row(self, name, values, unit, aim=None, detail=None):
         """values: {kind: figure}. aim: (text, function of (ratio, ours) -> met)."""
+        values = {k: v for k, v in values.items() if v == v}  # A figure that there was nothing to take from is left out.
         ours, theirs = values.get("quorate"), values.get("etcd")
         ratio = ours / theirs if ours is not None and theirs else None
         met = None
