@@ -344,6 +344,20 @@ static void first_step(struct raft *raft)
     clusterclock_observe(&raft->clock, raft->log.last_time_ns, raft->now_ns);
 }
 
+/* What the shell knows, or wants, of one peer. */
+static void on_peer_news(struct raft *raft, enum raft_input_kind kind, uint64_t peer_id)
+{
+    if (kind == RAFT_INPUT_UNREACHABLE) {
+        raft_replicate_on_unreachable(raft, peer_id);
+    } else if (kind == RAFT_INPUT_SNAPSHOT_SENT) {
+        raft_replicate_on_snapshot_sent(raft, peer_id);
+    } else if (kind == RAFT_INPUT_SNAPSHOT_FAILED) {
+        raft_replicate_on_snapshot_failed(raft, peer_id);
+    } else {
+        raft_transfer_begin(raft, peer_id);
+    }
+}
+
 static int on_input(struct raft *raft, const struct raft_input *input)
 {
     switch (input->kind) {
@@ -386,16 +400,10 @@ static int on_input(struct raft *raft, const struct raft_input *input)
         on_log_compacted(raft, input->position.index);
         break;
     case RAFT_INPUT_UNREACHABLE:
-        raft_replicate_on_unreachable(raft, input->peer_id);
-        break;
-    case RAFT_INPUT_SNAPSHOT_FAILED:
-        raft_replicate_on_snapshot_failed(raft, input->peer_id);
-        break;
     case RAFT_INPUT_SNAPSHOT_SENT:
-        raft_replicate_on_snapshot_sent(raft, input->peer_id);
-        break;
+    case RAFT_INPUT_SNAPSHOT_FAILED:
     case RAFT_INPUT_TRANSFER:
-        raft_transfer_begin(raft, input->peer_id);
+        on_peer_news(raft, input->kind, input->peer_id);
         break;
     case RAFT_INPUT_WRITABLE:
         on_writable(raft, input->writable);
