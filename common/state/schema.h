@@ -66,10 +66,11 @@ struct schema_meta {
     uint64_t first_event_index; /* 0: no event yet */
     uint64_t event_count;
     uint64_t event_bytes;
+    uint64_t complete_at; /* see state_meta */
     char boot_id[40];
     char cluster_version[32];
 };
-static_assert(sizeof(struct schema_meta) == 168, "kept on disk");
+static_assert(sizeof(struct schema_meta) == 176, "kept on disk");
 
 struct schema_key {
     uint8_t data[SCHEMA_EXPIRY_KEY_BYTES_MAX];

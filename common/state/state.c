@@ -161,6 +161,7 @@ int state_read_meta(struct state_read *read, struct state_meta *ret_meta, struct
         .time_ns = meta.time_ns,
         .boottime_ns = meta.boottime_ns,
         .first_event_index = meta.first_event_index,
+        .complete_at = meta.complete_at,
     };
     memcpy(ret_meta->boot_id, meta.boot_id, sizeof ret_meta->boot_id);
     memcpy(ret_meta->cluster_version, meta.cluster_version, sizeof ret_meta->cluster_version);

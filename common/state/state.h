@@ -31,6 +31,7 @@ struct state_meta {
     char boot_id[40];        /* ... of this boot */
     uint64_t first_event_index; /* oldest in the history table; 0: empty */
     char cluster_version[32];
+    uint64_t complete_at;    /* below this applied_index the state is being rebuilt: what was acknowledged may be missing */
 };
 
 struct state_node {

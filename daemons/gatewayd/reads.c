@@ -119,7 +119,7 @@ static void turn_rounds(struct gatewayd *gw)
     }
 }
 
-/* There is no state to read from (a first start, a generation being exchanged): the calls wait for it. */
+/* There is no state to read from (a first start, a generation being exchanged or rebuilt): the calls wait for it. */
 static void postpone(struct gatewayd *gw)
 {
     LIST_FOREACH (call, &gw->reads->queue, struct call, link) {
@@ -132,6 +132,17 @@ static void postpone(struct gatewayd *gw)
     }
 }
 
+/* As view_begin, but a state that is being rebuilt, where what was acknowledged may be missing, is none. */
+static int begin(struct gatewayd *gw)
+{
+    TRY(view_begin(gw));
+    if (gw->view.meta.applied_index < gw->view.meta.complete_at) {
+        view_end(gw);
+        return -EAGAIN;
+    }
+    return 0;
+}
+
 void reads_turn_end(struct gatewayd *gw)
 {
     struct reads *reads = gw->reads;
@@ -139,7 +150,7 @@ void reads_turn_end(struct gatewayd *gw)
     turn_rounds(gw);
     jobs_start_waiting(gw);
     while (!list_is_empty(&reads->queue)) {
-        if (view_begin(gw) < 0) {
+        if (begin(gw) < 0) {
             postpone(gw);
             return;
         }

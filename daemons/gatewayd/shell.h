@@ -116,6 +116,7 @@ struct raft_view {
 /* The state as seen by the turn's transaction. */
 struct view {
     char *state_dir; /* <data-dir>/member/state */
+    uint64_t vouched_generation; /* the one that stored says may be read; 0: it has not said yet */
     struct state *state;
     struct state_read *read;
     struct state_meta meta; /* of the transaction that is, or was last, open */

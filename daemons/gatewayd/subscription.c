@@ -172,6 +172,7 @@ static void on_skipped(struct gatewayd *gw, struct span body)
 /* The state lives elsewhere, and may have gone back in time (a restore): watches that the history does not continue end. */
 static void change_generation(struct gatewayd *gw, uint64_t generation)
 {
+    gw->view.vouched_generation = generation;
     log_info("gatewayd.state.generation", "generation=%" PRIu64, generation);
     gw->event_body_index = 0; /* an index may mean another event from now on */
     view_reopen(gw);
@@ -180,7 +181,9 @@ static void change_generation(struct gatewayd *gw, uint64_t generation)
     }
     gw->applied_index = gw->view.meta.applied_index;
     gw->applied_term = gw->view.meta.applied_term;
-    if (gw->view.meta.etcd_index < watch_hub_index(gw->hub)) {
+    if (watch_hub_index(gw->hub) == 0) {
+        watch_hub_advance(gw->hub, gw->view.meta.etcd_index); /* the first: nobody waits for what was before */
+    } else if (gw->view.meta.etcd_index < watch_hub_index(gw->hub)) {
         watches_end_all(gw, false);
         watch_hub_reset(gw->hub, gw->view.meta.etcd_index);
     } else {
@@ -284,10 +287,6 @@ int subscription_open(struct gatewayd *gw, struct err *err)
 
     subscription->gw = gw;
     gw->subscription = subscription;
-    if (view_begin(gw) == 0) { /* sets where we stand, for the hello */
-        watch_hub_advance(gw->hub, gw->view.meta.etcd_index);
-        view_end(gw);
-    }
     return link_hub_open(gw->loop, &config, &subscription->hub, err);
 }
 

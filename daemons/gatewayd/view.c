@@ -1,5 +1,6 @@
 /* view.c: the state as this turn sees it. One transaction a turn; the environment is opened when there is one, and
- * exchanged when stored says that it moved on to another generation. */
+ * exchanged when stored says that it moved on to another generation. What lies on the disk is not opened before stored
+ * has vouched for it: after a power loss it may be a state of which parts are missing. */
 #include "daemons/gatewayd/shell.h"
 
 #include <errno.h>
@@ -15,9 +16,11 @@ enum {
 static int open_current(struct gatewayd *gw, struct err *err)
 {
     char dir[STATE_PATH_BYTES_MAX];
-    uint64_t generation;
+    uint64_t generation = gw->view.vouched_generation;
 
-    TRY(state_current_generation(gw->view.state_dir, &generation, err));
+    if (generation == 0) {
+        return err_set(err, -ENOENT, "stored has not said which state is to be trusted");
+    }
     state_generation_path(gw->view.state_dir, generation, dir);
     TRY(state_open_readonly(dir, 0, &gw->view.state, err));
     TRY(state_read_new(gw->view.state, &gw->view.read, err));

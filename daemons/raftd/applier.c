@@ -217,9 +217,11 @@ void applier_go(struct applier *applier, uint64_t cluster_id, uint64_t member_id
     send_control(applier, state_go_type);
 }
 
-void applier_load(struct applier *applier, uint64_t index, uint64_t term)
+void applier_load(struct applier *applier, uint64_t index, uint64_t term, uint64_t complete_at)
 {
-    struct snapshot_load message = { .index = index, .term = term };
+    struct snapshot_load message = { .index = index, .term = term, .complete_at = complete_at };
+
+    SET(&message, snapshot_load_tag_complete_at);
 
     applier->going = false;
     applier->loading = true;

@@ -34,8 +34,9 @@ bool applier_is_up(const struct applier *applier);
 /* The state goes on as it is, from (index, term). */
 void applier_go(struct applier *applier, uint64_t cluster_id, uint64_t member_id, uint64_t index,
         uint64_t term);
-/* The state is to be replaced by this snapshot (index 0: by an empty one); apply_done follows. */
-void applier_load(struct applier *applier, uint64_t index, uint64_t term);
+/* The state is to be replaced by this snapshot (index 0: by an empty one); apply_done follows. Reads
+ * wait until complete_at is applied (0: they need not). */
+void applier_load(struct applier *applier, uint64_t index, uint64_t term, uint64_t complete_at);
 void applier_snapshot_recorded(struct applier *applier, uint64_t index, uint64_t term);
 
 /* Committed entries that follow what was handed in before (or (prev_index, prev_term) after go and load). Copied. */

@@ -289,8 +289,11 @@ static enum gateways_fate on_propose(
 {
     struct raftd *raftd = user;
     struct raft_status status;
-    enum raft_refusal refusal = raftd_propose(raftd, context, RAFT_ENTRY_OP, ops, count);
 
+    if (!raftd->stored_was_up) {
+        return GATEWAYS_KEEP; /* its state may show that the log has lost something */
+    }
+    enum raft_refusal refusal = raftd_propose(raftd, context, RAFT_ENTRY_OP, ops, count);
     switch (refusal) {
     case RAFT_REFUSAL_NONE:
         raft_get_status(raftd->raft, &status);
@@ -323,6 +326,10 @@ static void on_read_index(void *user, uint64_t context)
     struct raftd *raftd = user;
     struct raft_input input;
 
+    if (!raftd->stored_was_up) {
+        gateways_read_refused(raftd->gateways, context); /* asked again by gateways_retry */
+        return;
+    }
     raftd_input_init(&input, RAFT_INPUT_READ);
     input.reads = (struct raft_ids){ &context, 1 };
     (void)raftd_step(raftd, &input);
@@ -363,7 +370,12 @@ const struct gateways_events raftd_gateways_events = {
 
 static void on_stored_up(void *user, const struct hello *peer)
 {
-    retention_on_stored_up(user, peer);
+    struct raftd *raftd = user;
+
+    retention_on_stored_up(raftd, peer);
+    if (raftd->exit_status < 0) {
+        gateways_retry(raftd->gateways);
+    }
 }
 
 static void on_stored_down(void *user)

@@ -133,6 +133,7 @@ static int recover(struct raftd *raftd, struct err *err)
         membership_note(
                 &raftd->membership, recovered.notes[i].index, buf_span(&recovered.notes[i].op));
     }
+    raftd->recovered_last_index = recovered.base.index + recovered.entry_count;
     TRY(retention_recover(raftd, &recovered, err));
     log_notice("raftd.log.recovered",
             "base=%" PRIu64 " entries=%zu term=%" PRIu64 " commit=%" PRIu64

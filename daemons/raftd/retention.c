@@ -98,11 +98,25 @@ void retention_fini(struct raftd *raftd)
     raftd->snapshots = NULL;
 }
 
+/* Up to where this member may have acknowledged writes: a lone voter all that is in its log, others what they know to be
+ * committed. */
+static uint64_t acknowledged_index(const struct raftd *raftd)
+{
+    struct raft_status status;
+    struct raft_members members;
+
+    raft_get_status(raftd->raft, &status);
+    raft_get_members(raftd->raft, &members);
+    return members.voters.count == 1 ? MAX(raftd->recovered_last_index, status.applied_index)
+                                     : status.commit_index;
+}
+
 /* Has stored load the newest snapshot that it has not refused, or begin empty where the log reaches back to its
  * beginning. Else there is nothing to serve: both positions are named, and the member does not start. */
 static void load_best(struct raftd *raftd, uint64_t stored_index)
 {
     struct raft_status status;
+    uint64_t complete_at = acknowledged_index(raftd);
 
     if (raftd->is_installing) {
         return; /* the snapshot's base is being written: it is loaded as soon as that is done */
@@ -114,13 +128,13 @@ static void load_best(struct raftd *raftd, uint64_t stored_index)
             log_notice("raftd.state.load",
                     "snapshot_index=%" PRIu64 " snapshot_term=%" PRIu64 " stored_index=%" PRIu64,
                     kept->index, kept->term, stored_index);
-            applier_load(raftd->applier, kept->index, kept->term);
+            applier_load(raftd->applier, kept->index, kept->term, complete_at);
             return;
         }
     }
     if (status.base_index == 0) {
         log_notice("raftd.state.rebuild", "from=0 stored_index=%" PRIu64, stored_index);
-        applier_load(raftd->applier, 0, 0);
+        applier_load(raftd->applier, 0, 0, complete_at);
         return;
     }
     log_crit("raftd.state.unreachable",
@@ -139,11 +153,25 @@ void retention_on_stored_up(struct raftd *raftd, const struct hello *peer)
                                        peer->member_id == raftd->membership.self_id);
 
     raft_get_status(raftd->raft, &status);
-    /* An empty state is quicker filled from a snapshot than from the whole log, where there is one. */
+    bool is_first = !raftd->stored_was_up;
+    raftd->stored_was_up = true;
+    if (is_ours && is_first && peer->applied_index > raftd->recovered_last_index) {
+        /* Only what is durable in the log is ever applied: the log has lost what was acknowledged. */
+        log_crit("raftd.log.behind_state",
+                "applied_index=%" PRIu64 " log_last=%" PRIu64
+                " the log in %s has lost acknowledged writes: bring its files back, or remove this "
+                "member and add it"
+                " again, or move member/wal and member/state away to begin anew",
+                peer->applied_index, raftd->recovered_last_index, raftd->conf->wal_dir);
+        raftd_fail(raftd, CONF_EXIT_STORAGE);
+        return;
+    }
+    /* An empty state is quicker filled from a snapshot than from the whole log, where there is one; and reads must wait
+     * until it is filled, which a load tells stored. */
     bool fits = is_ours && peer->applied_index >= status.base_index &&
                 peer->applied_index <= status.last_index &&
                 raft_term_at(raftd->raft, peer->applied_index) == peer->applied_term &&
-                !(is_empty && raftd->snapshot_count > 0);
+                !(is_empty && raftd->recovered_last_index > 0);
     if (!fits) {
         log_notice("raftd.state.refused",
                 "stored_index=%" PRIu64 " stored_term=%" PRIu64 " log_base=%" PRIu64
@@ -181,7 +209,7 @@ void retention_on_install(struct raftd *raftd, const struct raft_base *base)
     log_line(LOG_LEVEL_INFO, "etcdserver", "recovered from incoming snapshot at index %" PRIu64,
             base->index);
     if (applier_is_up(raftd->applier)) {
-        applier_load(raftd->applier, base->index, base->term);
+        applier_load(raftd->applier, base->index, base->term, 0); /* newer than what it replaces */
     }
 }
 

@@ -273,7 +273,7 @@ int generations_prepare(struct generations *generations, uint64_t *ret_number,
 }
 
 static int build(const char *dir, size_t map_bytes, bool create, uint64_t cluster_id,
-        uint64_t member_id, struct err *err)
+        uint64_t member_id, uint64_t complete_at, struct err *err)
 {
     struct replica *replica = NULL;
     struct replica_config config = {
@@ -286,6 +286,9 @@ static int build(const char *dir, size_t map_bytes, bool create, uint64_t cluste
     TRY(replica_open(&config, &replica, err));
     int result = create ? 0 : replica_set_ids(replica, cluster_id, member_id, err);
     if (result == 0) {
+        result = replica_set_complete_at(replica, complete_at, err);
+    }
+    if (result == 0) {
         result = state_writer_sync(replica_writer(replica), err);
     }
     replica = replica_close(replica);
@@ -293,13 +296,14 @@ static int build(const char *dir, size_t map_bytes, bool create, uint64_t cluste
     return files_sync_dir(dir, err);
 }
 
-int generations_build_empty(const char *dir, size_t map_bytes, struct err *err)
+int generations_build_empty(
+        const char *dir, size_t map_bytes, uint64_t complete_at, struct err *err)
 {
-    return build(dir, map_bytes, true, 0, 0, err);
+    return build(dir, map_bytes, true, 0, 0, complete_at, err);
 }
 
 int generations_build_loaded(const char *dir, size_t map_bytes, const char *snapshot_path_,
-        uint64_t cluster_id, uint64_t member_id, struct err *err)
+        uint64_t cluster_id, uint64_t member_id, uint64_t complete_at, struct err *err)
 {
     struct snapshot_info info;
 
@@ -308,7 +312,7 @@ int generations_build_loaded(const char *dir, size_t map_bytes, const char *snap
         return err_set(err, -EUCLEAN, "%s: it is of cluster %" PRIx64 ", this one is %" PRIx64,
                 snapshot_path_, info.cluster_id, cluster_id);
     }
-    return build(dir, map_bytes, false, cluster_id, member_id, err);
+    return build(dir, map_bytes, false, cluster_id, member_id, complete_at, err);
 }
 
 static int set_current(struct generations *generations, uint64_t number, struct err *err)

@@ -49,10 +49,12 @@ int generations_set_ids(
 /* The next generation's number, its folder made and empty. */
 int generations_prepare(struct generations *generations, uint64_t *ret_number,
         char ret_dir[STATE_PATH_BYTES_MAX], struct err *err);
-/* Fills that folder: with an empty state, or with a snapshot, whose ids become the given ones. Worker thread. */
-int generations_build_empty(const char *dir, size_t map_bytes, struct err *err);
+/* Fills that folder: with an empty state, or with a snapshot, whose ids become the given ones. Reads wait until complete_at
+ * is applied (0: they need not). Worker thread. */
+int generations_build_empty(
+        const char *dir, size_t map_bytes, uint64_t complete_at, struct err *err);
 int generations_build_loaded(const char *dir, size_t map_bytes, const char *snapshot_path,
-        uint64_t cluster_id, uint64_t member_id, struct err *err);
+        uint64_t cluster_id, uint64_t member_id, uint64_t complete_at, struct err *err);
 /* Opens what was built, to be brought up to the live state; to be closed before the switch. */
 int generations_open_built(struct generations *generations, const char *dir,
         struct replica **ret_replica, struct err *err);

@@ -31,10 +31,11 @@ static void *job_run(void *argument)
     } else if (job->kind == JOB_COMPACT) {
         job->result = snapshot_copy_env(job->writer, job->dir, &job->err);
     } else if (job->index == 0) {
-        job->result = generations_build_empty(job->dir, job->stored->config.map_bytes, &job->err);
+        job->result = generations_build_empty(
+                job->dir, job->stored->config.map_bytes, job->complete_at, &job->err);
     } else {
         job->result = generations_build_loaded(job->dir, job->stored->config.map_bytes, job->path,
-                job->cluster_id, job->member_id, &job->err);
+                job->cluster_id, job->member_id, job->complete_at, &job->err);
     }
     loop_post(job->stored->loop, on_job_done, job->stored);
     return NULL;
@@ -120,6 +121,7 @@ static void begin_load(struct stored *stored)
         .kind = JOB_LOAD,
         .index = snapshots->load_index,
         .term = snapshots->load_term,
+        .complete_at = snapshots->load_complete_at,
         .cluster_id = stored->raft.cluster_id,
         .member_id = stored->raft.member_id,
     };
@@ -134,11 +136,12 @@ static void begin_load(struct stored *stored)
     job_start(stored);
 }
 
-void jobs_load(struct stored *stored, uint64_t index, uint64_t term)
+void jobs_load(struct stored *stored, uint64_t index, uint64_t term, uint64_t complete_at)
 {
     stored->snapshots.load_due = true;
     stored->snapshots.load_index = index;
     stored->snapshots.load_term = term;
+    stored->snapshots.load_complete_at = complete_at;
     compaction_cancel(stored);
     if (stored->snapshots.job.kind == JOB_NONE) {
         begin_load(stored);

@@ -238,7 +238,7 @@ static int make_empty(struct stored *stored, struct err *err)
     uint64_t number;
 
     TRY(generations_prepare(stored->generations, &number, dir, err));
-    TRY(generations_build_empty(dir, stored->config.map_bytes, err));
+    TRY(generations_build_empty(dir, stored->config.map_bytes, 0, err));
     return generations_switch(stored->generations, number, err);
 }
 
@@ -291,7 +291,7 @@ static void on_snapshot_load(struct stored *stored, struct span body)
     if (snapshot_load_decode(body, &order, &raft->scratch, NULL) == 0) {
         raft->phase = PHASE_LOADING;
         drop_pending(raft);
-        jobs_load(stored, order.index, order.term);
+        jobs_load(stored, order.index, order.term, order.complete_at);
     }
 }
 

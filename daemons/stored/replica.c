@@ -90,6 +90,13 @@ int replica_set_ids(
     return state_writer_commit(replica->writer, err);
 }
 
+int replica_set_complete_at(struct replica *replica, uint64_t index, struct err *err)
+{
+    TRY(state_writer_begin(replica->writer, err));
+    state_writer_meta(replica->writer)->complete_at = index;
+    return state_writer_commit(replica->writer, err);
+}
+
 /* An op that cannot be read is applied as one that does nothing, as on every member. */
 static const struct op *decode_op(struct replica *replica, const struct entry *entry, struct op *op)
 {

@@ -32,6 +32,8 @@ struct state_writer *replica_writer(struct replica *replica);
 const struct schema_meta *replica_meta(const struct replica *replica);
 
 /* Writes the ids of cluster and member into the state. */
+/* Of a state that is being rebuilt: reads are to wait until `index` is applied. */
+int replica_set_complete_at(struct replica *replica, uint64_t index, struct err *err);
 int replica_set_ids(
         struct replica *replica, uint64_t cluster_id, uint64_t member_id, struct err *err);
 

@@ -71,6 +71,7 @@ struct job {
     uint64_t term;
     uint64_t cluster_id;
     uint64_t member_id;
+    uint64_t complete_at;
     uint64_t started_at_ms;
     struct snapshot_info made;
     int result;
@@ -85,6 +86,7 @@ struct snapshots {
     bool load_due;                /* to begin once the job at hand is over */
     uint64_t load_index;
     uint64_t load_term;
+    uint64_t load_complete_at;
     uint64_t failed_at_ms;
     uint64_t made_count;
 };
@@ -142,7 +144,7 @@ size_t subscribers_count(const struct stored *stored);
 
 /* jobs.c */
 void jobs_consider_snapshot(struct stored *stored);
-void jobs_load(struct stored *stored, uint64_t index, uint64_t term);
+void jobs_load(struct stored *stored, uint64_t index, uint64_t term, uint64_t complete_at);
 void jobs_stop(struct stored *stored); /* waits for the one that runs */
 /* How long the next batch must wait so that the running copy does not let the file grow without bound. */
 uint64_t jobs_pause_ms(const struct stored *stored, uint64_t grown_bytes);

@@ -38,7 +38,7 @@ def lost(server, made):
     return gone
 
 
-REFUSED = re.compile(r"raftd\.start\.failed.*|quorate\.daemon\.ended daemon=raftd.*")
+REFUSED = re.compile(r"raftd\.start\.failed.*|raftd\.log\.behind_state.*|quorate\.daemon\.ended daemon=raftd.*")
 
 
 def start_or_refusal(server):

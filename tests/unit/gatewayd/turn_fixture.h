@@ -35,6 +35,7 @@ struct fixture {
     struct link *raftd_link;
     struct link_hub *stored;
     struct link *stored_link;
+    unsigned stored_ups;
     int clients[CLIENTS_MAX];
 
     size_t proposes;                  /* messages received ... */

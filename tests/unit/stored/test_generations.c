@@ -55,7 +55,7 @@ static void begin_empty(struct fixture *f)
     struct err err = { 0 };
 
     assert_int_equal(generations_prepare(f->generations, &number, dir, &err), 0);
-    assert_int_equal(generations_build_empty(dir, MAP_BYTES, &err), 0);
+    assert_int_equal(generations_build_empty(dir, MAP_BYTES, 0, &err), 0);
     if (generations_switch(f->generations, number, &err) < 0) {
         fail_msg("%s", err.text);
     }
@@ -347,8 +347,8 @@ static void a_snapshot_becomes_the_live_state_with_our_ids(void **state)
     assert_int_equal(generations_prepare(f->generations, &number, dir, &err), 0);
     assert_int_equal(number, 2);
     assert_int_equal(
-            generations_build_loaded(dir, MAP_BYTES, path, 99, 33, &err), -EUCLEAN); /* stranger */
-    if (generations_build_loaded(dir, MAP_BYTES, path, 11, 33, &err) < 0) {
+            generations_build_loaded(dir, MAP_BYTES, path, 99, 33, 0, &err), -EUCLEAN); /* stranger */
+    if (generations_build_loaded(dir, MAP_BYTES, path, 11, 33, 0, &err) < 0) {
         fail_msg("%s", err.text);
     }
     assert_int_equal(generations_switch(f->generations, number, &err), 0);
@@ -375,7 +375,7 @@ static bool switch_killed_at(struct fixture *f, unsigned nth)
         uint64_t number;
         if (generations_open(&config, &f->generations, NULL) < 0 ||
                 generations_prepare(f->generations, &number, dir, NULL) < 0 ||
-                generations_build_empty(dir, MAP_BYTES, NULL) < 0 ||
+                generations_build_empty(dir, MAP_BYTES, 0, NULL) < 0 ||
                 ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0 || raise(SIGSTOP) != 0 ||
                 generations_switch(f->generations, number, NULL) < 0) {
             _exit(1);
