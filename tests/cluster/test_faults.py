@@ -1,0 +1,392 @@
+"""Bad days: members on hosts of their own, clients that write, swap and read without pause, and rounds of faults.
+
+Whatever happens, no client may be shown what a single register could not have shown, no acknowledged write may be lost,
+watchers see every event once and in order, and in the end all members are equal.
+
+QUORATE_TEST_SEED repeats a run's choice of faults.
+"""
+
+import os
+import random
+import signal
+import threading
+import time
+
+import pytest
+from harness.places import poll
+from harness.wire import WireError
+
+import hosts
+from members import ELECTION_MS, Cluster
+from registers import Operation, check
+
+pytestmark = [pytest.mark.ours, pytest.mark.slow]
+
+ROUNDS = {"quick": 6, "default": 30, "full": 1000}[os.environ.get("QUORATE_TEST_SIZE", "default")]
+SEED = int(os.environ.get("QUORATE_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
+CLIENTS, REGISTERS = 16, 6
+FAULT_S, REST_S = 1.2, 0.9
+FORM = [("Content-Type", "application/x-www-form-urlencoded")]
+
+
+class HostCluster(Cluster):
+    def __init__(self, network, flags=()):
+        self.members = [hosts.HostMember(network, i + 1, flags) for i in range(network.count)]
+        self.flags = list(flags)
+        for member in self.members:
+            member.initial = self.initial_cluster()
+
+
+class Client(threading.Thread):
+    """One client: works on the registers of the round, at any member, and writes down what it saw."""
+
+    def __init__(self, number, world):
+        super().__init__(daemon=True)
+        self.number, self.world = number, world
+        self.rng = random.Random(SEED * 1000 + number)
+        self.count = 0
+        self.failure = None
+
+    def run(self):
+        try:
+            self.world.network.enter()
+            while not self.world.over.is_set():
+                self.step()
+                time.sleep(0.004)
+        except BaseException as failure:  # Shown by the test.
+            self.failure = failure
+
+    def step(self):
+        key = "%d-%d" % (self.world.round, self.rng.randrange(REGISTERS))
+        member = self.rng.choice(self.world.cluster.members)
+        kind = self.rng.choice(["write", "write", "read", "read", "cas", "queue"])
+        self.count += 1
+        value = "%d.%d" % (self.number, self.count)
+        began = time.monotonic()
+        if kind == "queue":
+            self.post(member, value)
+        elif kind == "write":
+            answer = self.ask(member, "PUT", key, "value=" + value)
+            done = answer is not None and answer.status in (200, 201)
+            before = answer.json.get("prevNode", {}).get("value") if done else None
+            self.note(key, "write", value, before, began, done)
+        elif kind == "read":
+            answer = self.ask(member, "GET", key + "?quorum=true")
+            if answer is not None and answer.status in (200, 404):
+                seen = answer.json["node"]["value"] if answer.status == 200 else None
+                self.note(key, "read", None, seen, began, True)
+        else:
+            self.swap(member, key, value, began)
+
+    def swap(self, member, key, value, began):
+        known = self.world.last.get(key)
+        if known is None:
+            return
+        answer = self.ask(member, "PUT", key + "?prevValue=" + known, "value=" + value)
+        if answer is not None and answer.status == 200:
+            self.note(key, "cas", (known, value), True, began, True)
+        elif answer is not None and answer.status in (412, 404):
+            # "[expected != found]" names what is there.
+            found = answer.json["cause"].strip("[]").split(" != ")[1] if answer.status == 412 else None
+            self.note(key, "cas", (known, value), ("was", found), began, True)
+        else:
+            self.note(key, "cas", (known, value), None, began, False)
+
+    def post(self, member, value):
+        answer = self.ask(member, "POST", "queue", "value=" + value, "/v2/keys/")
+        if answer is not None and answer.status == 201:
+            self.world.posted.append((answer.json["node"]["key"], value))
+
+    def ask(self, member, method, key, body=None, root="/v2/keys/r/"):
+        try:
+            return member.ask(method, root + key, body, FORM if body else (), timeout=1.0)
+        except (OSError, WireError):
+            return None
+
+    def note(self, key, kind, value, result, began, done):
+        ended = time.monotonic() if done else None
+        self.world.histories.setdefault(key, []).append(Operation(kind, value, result, began, ended))
+        if done and kind == "write":
+            self.world.last[key] = value
+        elif done and kind == "cas" and result is True:
+            self.world.last[key] = value[1]
+
+
+class Watcher(threading.Thread):
+    """Follows /w at one member, from the first event on."""
+
+    def __init__(self, member, world, index):
+        super().__init__(daemon=True)
+        self.member, self.world, self.next = member, world, index
+        self.events = []
+        self.failure = None
+
+    def run(self):
+        try:
+            self.world.network.enter()
+            while not self.world.watch_over.is_set():
+                self.step()
+        except BaseException as failure:
+            self.failure = failure
+
+    def step(self):
+        try:
+            answer = self.member.ask("GET", "/v2/keys/w?wait=true&recursive=true&waitIndex=%d" % self.next, timeout=2.0)
+            if answer.status != 200 or not answer.body:
+                time.sleep(0.02)
+                return
+            node = answer.json["node"]
+        except (OSError, WireError, ValueError):
+            time.sleep(0.02)
+            return
+        self.events.append((node["modifiedIndex"], node["value"]))
+        self.next = node["modifiedIndex"] + 1
+
+
+class Teller(threading.Thread):
+    """Writes what the watchers follow: seldom enough that no history is overrun."""
+
+    def __init__(self, world):
+        super().__init__(daemon=True)
+        self.world = world
+        self.failure = None
+
+    def run(self):
+        try:
+            self.world.network.enter()
+            count = 0
+            while not self.world.over.is_set():
+                count += 1
+                try:
+                    self.world.cluster.members[count % len(self.world.cluster.members)].ask(
+                        "PUT", "/v2/keys/w/%d" % (count % 7), "value=%d" % count, FORM, timeout=1.0)
+                except (OSError, WireError):
+                    pass
+                time.sleep(0.05)
+        except BaseException as failure:
+            self.failure = failure
+
+
+class World:
+    def __init__(self, network, cluster):
+        self.network, self.cluster = network, cluster
+        self.round = 0
+        self.over, self.watch_over = threading.Event(), threading.Event()
+        self.histories, self.last, self.posted = {}, {}, []
+
+
+def signal_all(member, number):
+    for pid in member.session_pids():
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+
+def others(network, host):
+    return [i for i in range(1, network.count + 1) if i != host]
+
+
+def fault_kill_member(world, member, rng):
+    member.kill()
+    yield
+    member.spawn()
+
+
+def fault_kill_daemon(world, member, rng):
+    name = rng.choice(["raftd", "stored", "gatewayd"])
+    try:
+        os.kill(member.daemon(name), signal.SIGKILL)
+    except (ProcessLookupError, TimeoutError):
+        pass
+    yield
+
+
+def fault_freeze(world, member, rng):
+    signal_all(member, signal.SIGSTOP)
+    yield
+    signal_all(member, signal.SIGCONT)
+
+
+def fault_link_down(world, member, rng):
+    world.network.set_link(member.host, False)
+    yield
+    world.network.set_link(member.host, True)
+
+
+def fault_deaf(world, member, rng):
+    world.network.drop(*[(other, member.host) for other in others(world.network, member.host)])
+    yield
+    world.network.heal()
+
+
+def fault_mute(world, member, rng):
+    world.network.drop(*[(member.host, other) for other in others(world.network, member.host)])
+    yield
+    world.network.heal()
+
+
+def fault_cut_off(world, member, rng):
+    world.network.drop(*[pair for other in others(world.network, member.host)
+                         for pair in ((member.host, other), (other, member.host))])
+    yield
+    world.network.heal()
+
+
+def fault_one_pair(world, member, rng):
+    other = rng.choice(others(world.network, member.host))
+    world.network.drop((member.host, other))
+    yield
+    world.network.heal()
+
+
+FAULTS = [fault_kill_member, fault_kill_daemon, fault_freeze, fault_link_down, fault_deaf, fault_mute, fault_cut_off,
+          fault_one_pair]
+
+
+def play(world, rounds):
+    rng = random.Random(SEED)
+    for number in range(rounds):
+        world.round = number
+        fault = FAULTS[number % len(FAULTS)] if number < len(FAULTS) else rng.choice(FAULTS)
+        leader_id = next((m.leader_id() for m in world.cluster.members if m.leader_id()), "")
+        victims = [m for m in world.cluster.members if rng.random() < 0.6 or m.runs()]
+        member = rng.choice(victims)
+        if rng.random() < 0.5:
+            member = next((m for m in victims if m.runs() and safe_id(m) == leader_id), member)
+        steps = fault(world, member, rng)
+        next(steps)
+        time.sleep(FAULT_S)
+        next(steps, None)
+        time.sleep(REST_S)
+
+
+def safe_id(member):
+    try:
+        return member.id
+    except (OSError, WireError, ValueError):
+        return None
+
+
+def listing(member, path):
+    answer = member.ask("GET", "/v2/keys%s?recursive=true&sorted=true" % path)
+    return answer.json, answer.header("X-Etcd-Index")
+
+
+def run_world(network, cluster, rounds):
+    world = World(network, cluster)
+    index = cluster.leader().put("/w/0", "0").index
+    clients = [Client(i, world) for i in range(CLIENTS)]
+    watchers = [Watcher(m, world, index) for m in cluster.members]
+    teller = Teller(world)
+    workers = clients + watchers + [teller]
+    for worker in workers:
+        worker.start()
+    try:
+        play(world, rounds)
+    finally:
+        world.over.set()
+        network.heal()
+        for worker in clients + [teller]:
+            worker.join(30)
+    for member in cluster.members:
+        member.wait_ready(30)
+    cluster.leader()
+    last = cluster.members[0].put("/w/end", "end").json["node"]["modifiedIndex"]
+    cluster.wait_equal()
+    try:
+        poll(lambda: all(w.events and w.events[-1][0] == last for w in watchers), 20, "the watchers see the end")
+    finally:
+        world.watch_over.set()
+        for watcher in watchers:
+            watcher.join(10)
+    for worker in workers:
+        assert worker.failure is None, worker.failure
+    return world, watchers
+
+
+def verify(world, watchers):
+    cluster = world.cluster
+    bad = check(world.histories)
+    assert bad == [], "seed %d: no register can have done this: %s" % (SEED, {k: sorted(world.histories[k], key=lambda o: o.began) for k in bad[:1]})
+    states = [listing(m, "/") for m in cluster.members]
+    assert all(s == states[0] for s in states), "seed %d: the members differ" % SEED
+    queue = {n["key"]: n["value"] for n in listing(cluster.members[0], "/queue")[0]["node"].get("nodes", [])}
+    for key, value in world.posted:
+        assert queue.get(key) == value, "seed %d: %s is lost" % (SEED, key)
+    for watcher in watchers:
+        assert watcher.events == watchers[0].events, "seed %d: watchers differ" % SEED
+        indexes = [i for i, _ in watcher.events]
+        assert indexes == sorted(set(indexes)), "seed %d: watchers' order" % SEED
+
+
+@pytest.fixture
+def network_of():
+    reason = hosts.missing()
+    if reason:
+        pytest.skip(reason)
+    opened = []
+
+    def make(count):
+        network = hosts.Network(count)
+        opened.append(network)
+        return network.open()
+
+    yield make
+    for network in opened:
+        network.close()
+
+
+@pytest.mark.limit(60 + ROUNDS * 6)
+def test_rounds_of_faults_show_no_client_what_a_register_could_not(network_of, record_property):
+    network = network_of(3)
+    # A watcher that was away asks for what it missed: more than the thousand events that are shown by default.
+    with HostCluster(network, ["--event-history=65536"]) as cluster:
+        cluster.start()
+        world, watchers = run_world(network, cluster, ROUNDS)
+        operations = sum(len(h) for h in world.histories.values())
+        certain = sum(o.ended is not None for h in world.histories.values() for o in h)
+        print("seed %d: %d rounds, %d operations, %d with a known end, %d queued, %d events" % (
+            SEED, ROUNDS, operations, certain, len(world.posted), len(watchers[0].events)))
+        verify(world, watchers)
+        assert certain > ROUNDS * 40, "too few operations ended to prove anything"
+
+
+@pytest.mark.limit(240)
+def test_seven_members_lose_three(network_of):
+    network = network_of(7)
+    with HostCluster(network) as cluster:
+        cluster.start()
+        assert cluster.leader().put("/k", "7").status == 201
+        leader = cluster.leader()
+        for member in [leader] + [m for m in cluster.members if m is not leader][:2]:
+            member.kill()
+        rest = cluster.running()
+        poll(lambda: any(m.put("/k", "4", timeout=5).status == 200 for m in rest), 10 * ELECTION_MS / 1000 + 10, "writes")
+        for member in rest:
+            assert member.get("/k", quorum=True).json["node"]["value"] == "4"
+
+
+@pytest.mark.limit(120)
+def test_after_a_partition_heals_all_write_within_a_second_and_the_leader_stays(network_of):
+    network = network_of(3)
+    with HostCluster(network) as cluster:
+        cluster.start()
+        member = cluster.followers()[0]
+        leader = cluster.leader()
+        term = leader.get("/").header("X-Raft-Term")
+        network.drop(*[pair for other in others(network, member.host) for pair in ((member.host, other), (other, member.host))])
+        time.sleep(3 * ELECTION_MS / 1000)  # Long enough for it to miss the leader.
+        network.heal()
+        healed = time.monotonic()
+
+        def writes():
+            try:
+                return member.put("/k", "1", timeout=0.3).status in (200, 201)
+            except (OSError, WireError):
+                return False
+
+        poll(writes, 10, "writes through the one that was away")
+        took = time.monotonic() - healed
+        assert took < 1.5, took
+        assert leader.get("/").header("X-Raft-Term") == term, "a needless election"
