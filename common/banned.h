@@ -6,4 +6,8 @@
 #include <string.h>
 #include <time.h>
 
+/* glibc's fortified headers make this a macro where the compiler has no __va_arg_pack: clang. A macro that is poisoned
+ * is a warning in each file. */
+#undef sprintf
+
 #pragma GCC poison strcpy strcat sprintf vsprintf strtok atoi atol atoll gmtime localtime ctime asctime rand srand gets

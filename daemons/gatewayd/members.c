@@ -13,8 +13,6 @@
 #include "proto/op.h"
 #include "proto/outcome.h"
 
-static const char members_prefix[] = "/v2/members/";
-
 static void append_urls(struct buf *out, const char *name, const struct span_list *urls)
 {
     buf_appendf(out, ",\"%s\":[", name);
@@ -425,7 +423,7 @@ static void queue_read(struct gatewayd *gw, struct http_request *request, call_s
 
 void members_on_request(struct gatewayd *gw, struct http_request *request, struct span path)
 {
-    struct span name = span_from(path, MIN(sizeof members_prefix - 1, path.bytes));
+    struct span name = span_from(path, MIN(SPAN_LIT("/v2/members/").bytes, path.bytes));
     uint64_t id;
 
     if (request->method == HTTP_GET || request->method == HTTP_DELETE) {

@@ -261,8 +261,8 @@ static void limits_themselves_are_allowed(void **state)
 static void what_is_not_served_is_refused_and_not_ignored(void **state)
 {
     static const char *const rows[] = {
-        "-listen-client-urls=https://127.0.0.1:1|-advertise-client-urls=https://127.0.0.1:1|"
-        "-cert-file=/c|-key-file=/k",
+        ("-listen-client-urls=https://127.0.0.1:1|-advertise-client-urls=https://127.0.0.1:1|"
+         "-cert-file=/c|-key-file=/k"),
         "-listen-peer-urls=https://127.0.0.1:1|-peer-cert-file=/c|-peer-key-file=/k",
         "-discovery=https://discovery.etcd.io/token",
         "-discovery-srv=example.org",
