@@ -140,9 +140,6 @@ tree() {
     fi
     git -c safe.directory='*' clone -q --no-hardlinks "$here" "$tree$home/quorate"
     chown -R $uid:$uid "$tree$home/quorate"
-    find "$tree/etc/systemd" "$tree/etc/init.d" "$tree"/etc/rc?.d "$tree/lib/systemd/system" "$tree/etc/passwd" \
-        -printf '%P\n' 2>/dev/null | sort >"$work/services.before"
-    cut -d: -f1 "$tree/etc/passwd" | sort >"$work/users.before"
 }
 
 remove_tree() {
@@ -214,12 +211,14 @@ nothing_new_lies_about() {
     [ ! -s "$work/left" ]
 }
 
+# What starts by itself, and for whom.
+services_and_users() {
+    find "$tree/etc/systemd" "$tree/etc/init.d" "$tree"/etc/rc?.d "$tree/lib/systemd/system" 2>/dev/null
+    cut -d: -f1 "$tree/etc/passwd"
+}
+
 no_new_services() {
-    find "$tree/etc/systemd" "$tree/etc/init.d" "$tree"/etc/rc?.d "$tree/lib/systemd/system" "$tree/etc/passwd" \
-        -printf '%P\n' 2>/dev/null | sort >"$work/services.after"
-    cut -d: -f1 "$tree/etc/passwd" | sort >"$work/users.after"
-    { comm -13 "$work/services.before" "$work/services.after"; comm -13 "$work/users.before" "$work/users.after"; } \
-        >"$work/left"
+    services_and_users | sort | comm -13 "$work/services" - >"$work/left"
     show "$work/left"
     [ ! -s "$work/left" ]
 }
@@ -308,6 +307,7 @@ install_sudo() {
 }
 
 both_commands() {
+    services_and_users | sort >"$work/services"
     run "sh packaging/quickstart.sh --build-only"
     claim "$who: quickstart.sh --build-only ends with 0" [ "$status" = 0 ]
     claim "$who: and says what it built" grep -q '^built: ' "$out"
