@@ -70,7 +70,7 @@ bool jobs_begin(struct stored *stored, const struct job *job)
 /* The share of the newest snapshot's size that the log must have grown by. */
 static bool log_has_grown(const struct snapshots *snapshots)
 {
-    return snapshots->log_bytes >= snapshots->newest.bytes;
+    return snapshots->log_bytes >= snapshots->newest.bytes / 2;
 }
 
 bool jobs_has_room(const struct stored *stored, struct state_writer *writer, uint64_t *ret_bytes)
