@@ -13,6 +13,10 @@
 
 enum {
     JOBS_RUNNING_MAX = 2,
+    /* Keys are repeated in what is below them: a tree of a few hundred KB can be asked for as tens of GB. */
+    ANSWER_BYTES_MAX = 1024 * 1024 * 1024,
+    HELD_BYTES_MAX = ANSWER_BYTES_MAX, /* of answers being sent: above, no other is rendered ... */
+    SLOW_MS = 5000, /* ... and who has not taken a slice for as long makes room for who waits */
     SLICE_BYTES = 1024 * 1024,
     PUMP_MS = 1,
     PUMP_IDLE_MS = 10, /* while no client takes anything */
@@ -28,7 +32,8 @@ struct job {
     struct listing_request request;
     struct state_meta meta;
     struct buf body;
-    size_t sent_bytes; /* of body, given to the server */
+    size_t sent_bytes;    /* of body, given to the server */
+    uint64_t moved_at_ms; /* when the last slice was given */
     size_t bad_bytes;
     int code;
 };
@@ -88,7 +93,10 @@ static void start_job(struct gatewayd *gw, struct call *call)
     job->call = call;
     job->state = gw->view.state;
     job->request = (struct listing_request){
-        .key = call->key, .recursive = call->recursive, .now_ns = view_time_ns(gw)
+        .key = call->key,
+        .recursive = call->recursive,
+        .now_ns = view_time_ns(gw),
+        .bytes_max = ANSWER_BYTES_MAX,
     };
     job->meta = gw->view.meta;
     list_append(&gw->jobs->running, &job->link);
@@ -101,12 +109,23 @@ static void start_job(struct gatewayd *gw, struct call *call)
     }
 }
 
+/* Answers that are being sent are held in full, however slowly their clients read. */
+static bool hold_too_much(struct listing_jobs *jobs)
+{
+    size_t bytes = 0;
+
+    LIST_FOREACH (job, &jobs->sending, struct job, link) {
+        bytes += job->body.bytes;
+    }
+    return bytes >= HELD_BYTES_MAX;
+}
+
 void jobs_start_waiting(struct gatewayd *gw)
 {
     struct listing_jobs *jobs = gw->jobs;
 
-    while (jobs->running_count < JOBS_RUNNING_MAX && !list_is_empty(&jobs->waiting) &&
-            gw->view.state != NULL) {
+    while (!list_is_empty(&jobs->waiting) && jobs->running_count < JOBS_RUNNING_MAX &&
+            gw->view.state != NULL && !hold_too_much(jobs)) {
         struct call *call = CONTAINER_OF(jobs->waiting.next, struct call, link);
         list_remove(&call->link);
         if (call->http == NULL) {
@@ -140,12 +159,26 @@ static bool pump_job(struct gatewayd *gw, struct job *job)
     size_t bytes = MIN(job->body.bytes - job->sent_bytes, (size_t)SLICE_BYTES);
     http_stream_chunk(http, span_of(job->body.data + job->sent_bytes, bytes));
     job->sent_bytes += bytes;
+    job->moved_at_ms = loop_now_ms(gw->loop);
     if (job->sent_bytes == job->body.bytes) {
         http_stream_end(http);
         call_count_success(gw, job->call);
         free_job(gw, job);
     }
     return true;
+}
+
+/* Others wait for the memory of answers that nobody takes. */
+static void cut_slow(struct listing_jobs *jobs)
+{
+    uint64_t now_ms = loop_now_ms(jobs->gw->loop);
+
+    LIST_FOREACH (job, &jobs->sending, struct job, link) {
+        if (now_ms - job->moved_at_ms >= SLOW_MS && job->call->http != NULL) {
+            http_stream_abort(job->call->http);
+            free_job(jobs->gw, job);
+        }
+    }
 }
 
 static void on_pump(void *user)
@@ -155,6 +188,9 @@ static void on_pump(void *user)
 
     LIST_FOREACH (job, &jobs->sending, struct job, link) {
         moved = pump_job(jobs->gw, job) || moved;
+    }
+    if (!list_is_empty(&jobs->waiting) && hold_too_much(jobs)) {
+        cut_slow(jobs);
     }
     if (!list_is_empty(&jobs->sending)) {
         loop_timer_start(jobs->pump_timer, moved ? PUMP_MS : PUMP_IDLE_MS, 0);
@@ -170,6 +206,7 @@ static void start_sending(struct gatewayd *gw, struct job *job, struct span head
         jobs->pump_timer = loop_timer_new(gw->loop, on_pump, jobs);
     }
     http_stream_begin(job->call->http, 200, head);
+    job->moved_at_ms = loop_now_ms(gw->loop);
     list_append(&jobs->sending, &job->link);
     loop_timer_start(jobs->pump_timer, 0, 0);
 }
@@ -184,6 +221,8 @@ static void answer_error(struct gatewayd *gw, struct job *job)
         error = (struct api_error){ .code = job->code == -ENOTDIR ? 104 : 100,
             .index = job->meta.etcd_index,
             .cause = span_of(call->key.data, job->bad_bytes) };
+    } else if (job->code == -EFBIG) {
+        error.cause = SPAN_LIT("etcdserver: the answer is too large, list what is below");
     }
     answer_keys_error(gw, call->http, &error);
     gw->values[COUNTER_GETS_FAIL]++;

@@ -53,7 +53,8 @@ static void begin_stream(struct gatewayd *gw, struct call *call)
     http_stream_begin(call->http, 200, head);
 }
 
-/* Tells what the history holds from `next` on. True: a long poll has got its event and is over. */
+/* Tells what the history holds from `next` on. True: it is over, since a long poll has got its event, or a stream as much as
+ * we hold for a client: it comes back for the rest. */
 static bool tell_past(struct gatewayd *gw, struct call *call, uint64_t next)
 {
     CLEANUP(codec_scratch_fini) struct codec_scratch scratch = { 0 };
@@ -62,18 +63,20 @@ static bool tell_past(struct gatewayd *gw, struct call *call, uint64_t next)
     uint64_t etcd_index;
     struct event event;
     bool told = false;
+    bool full = false;
 
     state_events_begin(gw->view.read, next, &events);
-    while ((!told || call->stream) && state_events_next(&events, &etcd_index, &encoded)) {
+    while ((!told || call->stream) && !full && state_events_next(&events, &etcd_index, &encoded)) {
         if (watch_may_match(call->key, encoded) &&
                 event_decode(encoded, &event, &scratch, NULL) == 0 &&
                 watch_matches_past(call->key, call->recursive, &event)) {
             http_stream_chunk(call->http, watches_event_body(gw, &event));
             told = true;
+            full = http_stream_unsent(call->http) > STREAM_UNSENT_BYTES_MAX;
         }
     }
     state_events_end(&events);
-    return told && !call->stream;
+    return told && (full || !call->stream);
 }
 
 static bool key_exists(struct gatewayd *gw, struct span key)
