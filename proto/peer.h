@@ -6,7 +6,7 @@ enum {
     PEER_PROTOCOL_VERSION = 1,
     PEER_CHUNK_BYTES_MAX = 256 * 1024,
     PEER_HEAD_BYTES = 12,
-    PEER_FRAGMENT_BYTES = 64 * 1024,
+    PEER_FRAGMENT_BYTES = 16 * 1024, /* 130 ms over 1 Mbit/s: less than any silence */
     PEER_FRAME_BYTES_MAX = 2 * 1024 * 1024,    /* a longer one ends its connection */
     PEER_MESSAGE_BYTES_MAX = 64 * 1024 * 1024, /* put together from frames, only after a hello */
     PEER_FLAG_MORE = 1,

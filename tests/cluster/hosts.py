@@ -110,6 +110,11 @@ class Network:
     def heal(self):
         _run("ip", "netns", "exec", self.switch, "nft", "flush", "ruleset")
 
+    def limit(self, host, rate):
+        """No more than that passes to the host, with a queue of 400 ms."""
+        _run("ip", "netns", "exec", self.switch, "tc", "qdisc", "add", "dev", "p%d" % host, "root", "tbf",
+             "rate", rate, "burst", "10kb", "latency", "400ms")
+
     def set_link(self, host, up):
         _run("ip", "-n", self.switch, "link", "set", "p%d" % host, "up" if up else "down")
 

@@ -390,3 +390,22 @@ def test_after_a_partition_heals_all_write_within_a_second_and_the_leader_stays(
         took = time.monotonic() - healed
         assert took < 1.5, took
         assert leader.get("/").header("X-Raft-Term") == term, "a needless election"
+
+
+@pytest.mark.limit(120)
+def test_a_snapshot_over_a_thin_link_costs_no_election(network_of):
+    network = network_of(3)
+    with HostCluster(network, ["--snapshot-count=300", "--max-snapshots=1"]) as cluster:
+        cluster.start()
+        member = cluster.followers()[0]
+        member.kill()
+        leader = cluster.leader()
+        for i in range(1200):
+            assert leader.put("/s/%d" % (i % 600), "%d-" % i + "x" * 1000).status in (200, 201)
+        term = leader.get("/").header("X-Raft-Term")
+        network.limit(member.host, "1mbit")
+        member.spawn()
+        poll(lambda: "recovered from incoming snapshot" in member.log(), 60, "the snapshot comes over 1 Mbit/s")
+        poll(lambda: member.get("/s/599").status == 200, 20, "it is served")
+        assert leader.get("/").header("X-Raft-Term") == term, "a needless election"
+        assert cluster.leader() is leader
