@@ -111,7 +111,7 @@ def test_4_2_and_4_3_five_snapshots_are_kept_and_broken_ones_stay(start):
     seen = set()
     deadline = time.monotonic() + 60
     while len(seen) < 7 and time.monotonic() < deadline:
-        write(server, 200)
+        write(server, 100, value="x" * 10000)  # The next one waits until the log has grown by the last one's size.
         names = snapshots(server)
         seen |= set(names)
     assert len(seen) >= 6, "only %d snapshots were made" % len(seen)
@@ -140,7 +140,7 @@ def test_4_2_restart_needs_only_the_newest_snapshot(start):
     server = start("--snapshot-count=20")
     last = 0
     while len(snapshots(server)) < 2:
-        last = write(server, 200)
+        last = write(server, 100, value="x" * 5000)
     server.stop()
     for name in snapshots(server)[:-1]:
         os.unlink(member(server, "snap", name))

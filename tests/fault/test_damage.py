@@ -24,9 +24,9 @@ def end_of_data(path):
         return len(wal.read().rstrip(b"\0"))
 
 
-def written(server, count, prefix="/k"):
+def written(server, count, prefix="/k", padding=0):
     keys = Keys(server.port)
-    made = [(prefix + str(n), keys.put("%s%d" % (prefix, n), "value %d" % n).index) for n in range(count)]
+    made = [(prefix + str(n), keys.put("%s%d" % (prefix, n), "value %d" % n + "." * padding).index) for n in range(count)]
     keys.close()
     return made
 
@@ -181,7 +181,7 @@ def with_snapshots(folder):
         made = written(server, 100)
         snap = os.path.join(server.data_dir, "member", "snap")
         # The log must have grown by a share of the last snapshot's size before the next one.
-        poll(lambda: written(server, 100, "/filler") and len(snapshots(server.data_dir)) >= 2, 30, "two snapshots")
+        poll(lambda: written(server, 100, "/filler", 2000) and len(snapshots(server.data_dir)) >= 2, 30, "two snapshots")
         made += written(server, 30, "/later")
         poll(lambda: not [n for n in os.listdir(snap) if n.endswith(".tmp")], 5, "none is being written")
         server.kill()
