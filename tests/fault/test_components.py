@@ -155,7 +155,7 @@ def test_one_of_two_gatewayds_killed_leaves_new_connections_served():
 @pytest.mark.slow
 def test_gatewayd_kills_under_load_leave_no_trace():
     """A killed reader's place in the state is freed: the file does not grow without bound."""
-    kills = sized(5, 30, 100)
+    kills = sized(5, 15, 100)
     with two_gateways(quick_clock=True) as server:
         server.start()
         data = os.path.join(server.data_dir, "member", "state")
