@@ -8,11 +8,14 @@
 #include "proto/outcome.h"
 
 enum {
-    HUB_BUCKETS_MIN = 64
+    HUB_BUCKETS_MIN = 64,
+    TREE_DEPTH_MAX = 64
 };
 
 static_assert(crypto_shorthash_KEYBYTES == 16, "the seed is a key");
 
+/* A path and its ancestors are a node each, down to TREE_DEPTH_MAX. What lies deeper is one node, the tail, below the node
+ * of that depth: a key of 1 MiB may have 500,000 segments, and a watch should not cost 70 MB and half a second. */
 struct watch_path {
     struct watch_path *parent; /* NULL: the root */
     struct watch_path *next_in_bucket;
@@ -97,26 +100,36 @@ static struct watch_path *find_child(const struct watch_hub *hub, const struct w
     return path;
 }
 
-/* Takes the next segment of a key from *at on; false at the end. Keys are clean: "/" or "/a/b". */
-static bool next_segment(struct span key, size_t *at, struct span *ret_name)
+/* Where a walk along a key stands. Zero-initialised is its beginning. */
+struct walk {
+    size_t at;
+    size_t depth;
+};
+
+/* Takes the next segment of a key, or the tail; false at the end. Keys are clean: "/" or "/a/b". */
+static bool next_segment(struct span key, struct walk *walk, struct span *ret_name)
 {
-    if (*at + 1 >= key.bytes) {
+    if (walk->at + 1 >= key.bytes) {
         return false;
     }
-    const uint8_t *name = key.data + *at + 1;
-    const uint8_t *slash = memchr(name, '/', key.bytes - *at - 1);
-    size_t bytes = slash == NULL ? key.bytes - *at - 1 : (size_t)(slash - name);
+    const uint8_t *name = key.data + walk->at + 1;
+    size_t bytes = key.bytes - walk->at - 1;
+    const uint8_t *slash = ++walk->depth > TREE_DEPTH_MAX ? NULL : memchr(name, '/', bytes);
+    if (slash != NULL) {
+        bytes = (size_t)(slash - name);
+    }
     *ret_name = span_of(name, bytes);
-    *at += 1 + bytes;
+    walk->at += 1 + bytes;
     return true;
 }
 
 static struct watch_path *find_path(const struct watch_hub *hub, struct span key)
 {
     struct watch_path *path = hub->root;
+    struct walk walk = { 0 };
     struct span name;
 
-    for (size_t at = 0; path != NULL && next_segment(key, &at, &name);) {
+    while (path != NULL && next_segment(key, &walk, &name)) {
         path = find_child(hub, path, name, hash_segment(hub, path, name));
     }
     return path;
@@ -125,9 +138,10 @@ static struct watch_path *find_path(const struct watch_hub *hub, struct span key
 static struct watch_path *make_path(struct watch_hub *hub, struct span key)
 {
     struct watch_path *path = hub->root;
+    struct walk walk = { 0 };
     struct span name;
 
-    for (size_t at = 0; next_segment(key, &at, &name);) {
+    while (next_segment(key, &walk, &name)) {
         uint64_t hash = hash_segment(hub, path, name);
         struct watch_path *child = find_child(hub, path, name, hash);
         if (child == NULL) {
@@ -269,32 +283,75 @@ static void collect_taken(struct watch_path *top, uint64_t etcd_index, struct li
     }
 }
 
+static void collect_recursive(
+        struct watch_path *path, const struct event *event, size_t path_bytes, struct list *due)
+{
+    if (path->watchers > 0) {
+        path->exists = true; /* something is, or was until now, below it */
+        if (!list_is_empty(&path->recursive) &&
+                !watch_is_hidden(event->path, span_of(event->path.data, path_bytes))) {
+            collect(&path->recursive, event->etcd_index, due);
+        }
+    }
+}
+
+static void collect_exact(
+        struct watch_path *path, const struct event *event, bool removed, struct list *due)
+{
+    collect(&path->exact, event->etcd_index, due);
+    collect(&path->recursive, event->etcd_index, due);
+    path->exists = !removed;
+}
+
+/* As watch_is_below, of tails, which begin without a slash and are never the root. */
+static bool is_under(struct span tail, struct span above)
+{
+    return tail.bytes > above.bytes && tail.data[above.bytes] == '/' &&
+           span_starts_with(tail, above);
+}
+
+/* The event's path goes on with `tail` behind the deepest node of the tree: those that watch on it, above it and below it
+ * are all among the children there. */
+static void collect_tails(struct watch_path *parent, const struct event *event, struct span tail,
+        bool removed, struct list *due)
+{
+    size_t above_bytes = event->path.bytes - tail.bytes;
+
+    LIST_FOREACH (path, &parent->children, struct watch_path, sibling) {
+        struct span name = span_of(path->name, path->name_bytes);
+        if (span_eq(name, tail)) {
+            collect_exact(path, event, removed, due);
+        } else if (is_under(tail, name)) {
+            collect_recursive(path, event, above_bytes + name.bytes, due);
+        } else if (removed && path->exists && watch_took_subtree(event) && is_under(name, tail)) {
+            path->exists = false;
+            collect(&path->exact, event->etcd_index, due);
+            collect(&path->recursive, event->etcd_index, due);
+        }
+    }
+}
+
 /* Walks the event's own path from the root down and then, for a directory that went, below it. */
 static void collect_due(struct watch_hub *hub, const struct event *event, struct list *due)
 {
     bool removed = event->action == EVENT_DELETE || event->action == EVENT_EXPIRE ||
                    event->action == EVENT_COMPARE_AND_DELETE;
     struct watch_path *path = hub->root;
-    size_t at = 0; /* length of path's key within the event's */
+    struct walk walk = { 0 };
     struct span name;
 
-    while (next_segment(event->path, &at, &name)) {
-        size_t above_bytes = (size_t)(name.data - event->path.data) - 1;
-        if (path->watchers > 0) {
-            path->exists = true; /* something is, or was until now, below it */
-            if (!list_is_empty(&path->recursive) &&
-                    !watch_is_hidden(event->path, span_of(event->path.data, above_bytes))) {
-                collect(&path->recursive, event->etcd_index, due);
-            }
+    while (next_segment(event->path, &walk, &name)) {
+        collect_recursive(path, event, (size_t)(name.data - event->path.data) - 1, due);
+        if (walk.depth > TREE_DEPTH_MAX) {
+            collect_tails(path, event, name, removed, due);
+            return;
         }
         path = find_child(hub, path, name, hash_segment(hub, path, name));
         if (path == NULL) {
             return;
         }
     }
-    collect(&path->exact, event->etcd_index, due);
-    collect(&path->recursive, event->etcd_index, due);
-    path->exists = !removed;
+    collect_exact(path, event, removed, due);
     if (removed && watch_took_subtree(event)) {
         collect_taken(path, event->etcd_index, due);
     }

@@ -2,6 +2,7 @@
  * model that scans all watchers. */
 #include "daemons/gatewayd/watch/hub.h"
 
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -300,10 +301,31 @@ static void a_path_may_be_very_deep(void **state)
     buf_fini(&key);
 }
 
+static void a_deep_watch_costs_little_more_than_its_key(void **state)
+{
+    struct watch_hub *hub = watch_hub_new(0, seed);
+    struct probe probe = { .watcher = { .next_index = 1 } };
+    struct buf key = BUF_INIT;
+
+    (void)state;
+    for (int i = 0; i < 200000; i++) {
+        buf_append_str(&key, "/a");
+    }
+    struct mallinfo2 before = mallinfo2();
+    watch_hub_add(hub, &probe.watcher, buf_span(&key), true);
+    struct mallinfo2 after = mallinfo2();
+    assert_in_range(after.uordblks + after.hblkhd - before.uordblks - before.hblkhd, 0,
+            key.bytes + 32 * 1024);
+    watch_hub_remove(hub, &probe.watcher);
+    hub = watch_hub_free(hub);
+    buf_fini(&key);
+}
+
 /* The model: a set of existing nodes, and a scan over all watchers by the matching rules. */
 enum {
     MODEL_PATHS = 40,
-    MODEL_WATCHERS = 60
+    MODEL_WATCHERS = 60,
+    MODEL_PLACE_BYTES = 256
 };
 
 static const char *const segments[] = { "a", "b", "_h" };
@@ -387,15 +409,28 @@ static void model_apply(struct model *model, const struct event *event)
     }
 }
 
-static void the_tree_agrees_with_a_scan_over_all_watchers(void **state)
+/* A key of the model as the hub sees it, below a folder that may be deep. */
+static struct span place(const char *folder, struct span key, char ret_text[MODEL_PLACE_BYTES])
 {
+    if (folder[0] == '\0') {
+        return key;
+    }
+    int bytes = snprintf(ret_text, MODEL_PLACE_BYTES, "%s%.*s", folder,
+            key.bytes == 1 ? 0 : (int)key.bytes, (const char *)key.data);
+    assert_in_range(bytes, 1, MODEL_PLACE_BYTES - 1);
+    return span_of(ret_text, (size_t)bytes);
+}
+
+static void agree_below(const char *folder)
+{
+    char text[MODEL_PLACE_BYTES];
     unsigned short random[3] = { 10, 11, 12 };
     struct watch_hub *hub = watch_hub_new(0, seed);
     static struct model_watcher watchers[MODEL_WATCHERS];
     struct model model = { 0 };
     char path[16];
 
-    (void)state;
+    memset(watchers, 0, sizeof watchers);
     for (uint64_t index = 1; index <= 20000; index++) {
         struct model_watcher *watcher = &watchers[nrand48(random) % MODEL_WATCHERS];
         if (watcher->probe.watcher.path != NULL) {
@@ -411,7 +446,8 @@ static void the_tree_agrees_with_a_scan_over_all_watchers(void **state)
             memcpy(watcher->key, "/", 2);
         }
         struct span key = span_str(watcher->key);
-        watch_hub_add(hub, &watcher->probe.watcher, key, model_has(&model, key));
+        watch_hub_add(
+                hub, &watcher->probe.watcher, place(folder, key, text), model_has(&model, key));
 
         random_path(random, path);
         bool removal = nrand48(random) % 2 == 0 && model_has(&model, span_str(path));
@@ -423,6 +459,7 @@ static void the_tree_agrees_with_a_scan_over_all_watchers(void **state)
             }
         }
         model_apply(&model, &event);
+        event.path = place(folder, event.path, text);
         watch_hub_publish(hub, &event, tell, NULL);
         for (size_t i = 0; i < MODEL_WATCHERS; i++) {
             assert_int_equal(watchers[i].probe.told, watchers[i].expected);
@@ -430,6 +467,25 @@ static void the_tree_agrees_with_a_scan_over_all_watchers(void **state)
     }
     watch_hub_drain(hub, tell, NULL);
     hub = watch_hub_free(hub);
+}
+
+static void the_tree_agrees_with_a_scan_over_all_watchers(void **state)
+{
+    (void)state;
+    agree_below("");
+}
+
+/* Where nodes end and tails begin, on every side of that border. */
+static void deep_below_too(void **state)
+{
+    (void)state;
+    for (size_t depth = 60; depth <= 66; depth++) {
+        char folder[2 * 66 + 1] = "";
+        for (size_t i = 0; i < depth; i++) {
+            memcpy(folder + 2 * i, "/f", 3);
+        }
+        agree_below(folder);
+    }
 }
 
 int main(void)
@@ -447,7 +503,9 @@ int main(void)
         cmocka_unit_test(a_watcher_may_be_removed_while_others_are_told),
         cmocka_unit_test(draining_takes_everybody_out),
         cmocka_unit_test(a_path_may_be_very_deep),
+        cmocka_unit_test(a_deep_watch_costs_little_more_than_its_key),
         cmocka_unit_test(the_tree_agrees_with_a_scan_over_all_watchers),
+        cmocka_unit_test(deep_below_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
