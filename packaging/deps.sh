@@ -2,7 +2,7 @@
 # deps.sh WHAT: installs, from Debian's packages, what is missing for WHAT: build | test | bench.
 # As root, or with sudo. Says in one line what to do when neither works. Prints nothing when all is there.
 #
-# Only libraries and tools are installed: nothing that brings a service, a user, or anything that starts by itself.
+# Only libraries and tools are installed: nothing that brings a user, or a service that starts by itself.
 # That is why etcd-server, which the tests compare with, is not: its package starts a service on port 2379 and enables
 # it for every boot to come. Keeping it from starting (policy-rc.d, masking the unit) would leave the second part, or
 # leave traces of our own in /etc. So its program is taken out of the package into deps/etcd/, unless the package is

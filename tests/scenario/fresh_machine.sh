@@ -211,9 +211,9 @@ nothing_new_lies_about() {
     [ ! -s "$work/left" ]
 }
 
-# What starts by itself, and for whom.
+# What starts by itself, and as whom. A unit that nothing in /etc enables does not.
 services_and_users() {
-    find "$tree/etc/systemd" "$tree/etc/init.d" "$tree"/etc/rc?.d "$tree/lib/systemd/system" 2>/dev/null
+    find "$tree/etc/systemd" "$tree/etc/init.d" "$tree"/etc/rc?.d 2>/dev/null
     cut -d: -f1 "$tree/etc/passwd"
 }
 
