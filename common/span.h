@@ -50,5 +50,5 @@ static inline bool span_starts_with(struct span s, struct span prefix)
 static inline struct span span_from(struct span s, size_t offset)
 {
     INVARIANT_LE(offset, s.bytes);
-    return (struct span){ s.data == NULL ? NULL : s.data + offset, s.bytes - offset };
+    return offset == 0 ? s : (struct span){ s.data + offset, s.bytes - offset };
 }

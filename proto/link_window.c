@@ -58,6 +58,7 @@ void receive_window_init(struct receive_window *window, unsigned size)
 {
     INVARIANT_LT(0, size);
     *window = (struct receive_window){ .size = size };
+    /* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers. */
     window->ahead = xcalloc(size, sizeof window->ahead[0]);
 }
 

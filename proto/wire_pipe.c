@@ -261,6 +261,7 @@ static void begin_send(struct wire_pipe *pipe)
     nng_iov iov[IOV_MAX_COUNT];
     unsigned count = (unsigned)MIN(pipe->outbox_count, (size_t)IOV_MAX_COUNT);
 
+    INVARIANT_LT(0, count);
     for (unsigned i = 0; i < count; i++) {
         struct outgoing *out = outbox_at(pipe, i);
         iov[i] = (nng_iov){ out->data, out->bytes };

@@ -379,13 +379,11 @@ static void read_socket(struct http_conn *conn)
         conn->in_start = 0;
     }
     ssize_t got = fill(conn, !is_open);
-    if (got == -EAGAIN || got == -EINTR) {
-        got = 1;
-    } else if (got == 0) {
+    if (got == 0) {
         on_eof(conn);
-    } else if (got < 0) {
+    } else if (got < 0 && got != -EAGAIN && got != -EINTR) {
         http_conn_give_up(conn);
-    } else if (conn->state == HTTP_CONN_READING || conn->state == HTTP_CONN_HTTP2) {
+    } else if (got > 0 && (conn->state == HTTP_CONN_READING || conn->state == HTTP_CONN_HTTP2)) {
         parse(conn);
     }
     /* A buf is held only for what is in it. */

@@ -145,7 +145,7 @@ void http_date_format(int64_t unix_seconds, char ret_date[HTTP_DATE_BYTES + 1])
 
     INVARIANT(gmtime_r(&seconds, &tm) != NULL);
     (void)snprintf(ret_date, HTTP_DATE_BYTES + 1, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT",
-            days + tm.tm_wday * 3, (unsigned)tm.tm_mday % 100, months + tm.tm_mon * 3,
-            (unsigned)(tm.tm_year + 1900) % 10000, (unsigned)tm.tm_hour % 100,
-            (unsigned)tm.tm_min % 100, (unsigned)tm.tm_sec % 100);
+            &days[(size_t)tm.tm_wday * 3], (unsigned)tm.tm_mday % 100,
+            &months[(size_t)tm.tm_mon * 3], (unsigned)(tm.tm_year + 1900) % 10000,
+            (unsigned)tm.tm_hour % 100, (unsigned)tm.tm_min % 100, (unsigned)tm.tm_sec % 100);
 }

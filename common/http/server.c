@@ -30,8 +30,8 @@ static void fill_limits(struct http_config *config)
     if (config->conn_count_max == 0) {
         struct rlimit limit = { 1024, 1024 };
         (void)getrlimit(RLIMIT_NOFILE, &limit);
-        rlim_t usable =
-                limit.rlim_cur > 2 * OTHER_FDS ? limit.rlim_cur - OTHER_FDS : limit.rlim_cur / 2;
+        rlim_t usable = limit.rlim_cur > (rlim_t)2 * OTHER_FDS ? limit.rlim_cur - OTHER_FDS
+                                                               : limit.rlim_cur / 2;
         config->conn_count_max = (unsigned)MIN(usable, (rlim_t)INT32_MAX);
     }
     if (config->request_timeout_ms == 0) {

@@ -403,6 +403,7 @@ static int on_reader_text(const char *text, void *user)
     unsigned long long thread;
     unsigned long long txn_id;
 
+    /* NOLINTNEXTLINE(cert-err34-c): LMDB's numbers. */
     if (sscanf(text, "%llu %llx %llu", &pid, &thread, &txn_id) == 3) {
         walk->fn(walk->user, pid, txn_id);
     }

@@ -243,6 +243,7 @@ static void read_memory(uint64_t *ret_virtual, uint64_t *ret_resident)
     *ret_virtual = 0;
     *ret_resident = 0;
     if (file != NULL) {
+        /* NOLINTNEXTLINE(cert-err34-c): the kernel's numbers. */
         if (fscanf(file, "%" SCNu64 " %" SCNu64, ret_virtual, ret_resident) != 2) {
             *ret_resident = 0;
         }
@@ -264,9 +265,9 @@ static void append_process(struct gatewayd *gw, struct buf *out)
     append_header(out, "process_cpu_seconds_total", "counter",
             "Total user and system CPU time spent in seconds.");
     buf_append_str(out, "process_cpu_seconds_total ");
-    json_append_double(
-            out, (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-                         (double)((usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 10000) / 100);
+    long hundredths = (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 10000;
+    json_append_double(out,
+            (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + (double)hundredths / 100);
     buf_append_byte(out, '\n');
     append_single(out, "process_max_fds", "gauge", "Maximum number of open file descriptors.",
             (uint64_t)files.rlim_cur);

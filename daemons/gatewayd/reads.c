@@ -172,7 +172,7 @@ void reads_turn_end(struct gatewayd *gw)
         view_end(gw);
     }
     buf_clear(&gw->body);
-    buf_trim(&gw->body, 256 * 1024);
+    buf_trim(&gw->body, 256 << 10);
 }
 
 static void answer_missing(struct gatewayd *gw, struct call *call, int code, size_t bad_bytes)

@@ -13,7 +13,7 @@ struct span watches_event_body(struct gatewayd *gw, const struct event *event)
 {
     if (gw->event_body_index != event->etcd_index || event->etcd_index == 0) {
         buf_clear(&gw->event_body);
-        buf_trim(&gw->event_body, 1024 * 1024);
+        buf_trim(&gw->event_body, 1 << 20);
         render_event(&gw->event_body, event);
         gw->event_body_index = event->etcd_index;
     }

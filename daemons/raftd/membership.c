@@ -115,7 +115,9 @@ static int compute_ids(struct membership *membership, const struct conf *conf, s
             membership->self_id = entry->id;
         }
     }
-    qsort(membership->items, membership->count, sizeof *membership->items, compare_ids);
+    if (membership->count > 0) {
+        qsort(membership->items, membership->count, sizeof *membership->items, compare_ids);
+    }
     for (size_t i = 0; i < membership->count; i++) {
         ids[i] = membership->items[i].id;
     }

@@ -71,6 +71,22 @@ static bool time_at(struct raftd *raftd, uint64_t index, uint64_t *ret_time_ns)
     return count >= 1;
 }
 
+/* What the log had gathered behind its newest snapshot goes on counting: each life of this process may be a short one. */
+static uint64_t recovered_bytes(
+        const struct raftd *raftd, const struct storage_recovered *recovered)
+{
+    uint64_t newest = recovered->base.index;
+    uint64_t bytes = 0;
+
+    if (raftd->snapshot_count > 0) {
+        newest = raftd->snapshots[raftd->snapshot_count - 1].index;
+    }
+    for (size_t i = 0; i < recovered->entry_count; i++) {
+        bytes += recovered->entries[i].index > newest ? recovered->entries[i].data.bytes : 0;
+    }
+    return bytes;
+}
+
 int retention_recover(
         struct raftd *raftd, const struct storage_recovered *recovered, struct err *err)
 {
@@ -86,6 +102,7 @@ int retention_recover(
                     recovered_time(recovered, snapshot->index));
         }
     }
+    raftd->bytes_recovered = recovered_bytes(raftd, recovered);
     return 0;
 }
 
@@ -258,6 +275,7 @@ void retention_on_recorded(struct raftd *raftd, const struct storage_snapshot *s
 
     storage_get_stats(raftd->storage, &stats);
     raftd->bytes_at_snapshot = stats.bytes_appended;
+    raftd->bytes_recovered = 0;
     log_info("raftd.snapshot.recorded", "index=%" PRIu64 " term=%" PRIu64, snapshot->index,
             snapshot->term);
     raftd_input_init(&input, RAFT_INPUT_SNAPSHOT_MADE);
@@ -296,5 +314,5 @@ uint64_t retention_log_bytes(const struct raftd *raftd)
 {
     struct storage_stats stats;
     storage_get_stats(raftd->storage, &stats);
-    return stats.bytes_appended - raftd->bytes_at_snapshot;
+    return raftd->bytes_recovered + stats.bytes_appended - raftd->bytes_at_snapshot;
 }

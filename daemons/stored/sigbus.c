@@ -79,6 +79,7 @@ static bool find_mapping(const char *file, const uint8_t **ret_base, size_t *ret
         uintptr_t start;
         uintptr_t end;
         unsigned long long inode;
+        /* NOLINTNEXTLINE(cert-err34-c): the kernel's numbers. */
         found = sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %*s %*x %*x:%*x %llu", &start, &end,
                         &inode) == 3 &&
                 inode != 0 && inode == stat_.st_ino;

@@ -24,8 +24,12 @@ static bool parse_name(const char *name, struct snapshot_info *ret_info)
     unsigned long long index;
     int end = 0;
 
-    if (strlen(name) != NAME_BYTES ||
-            sscanf(name, "%16llx-%16llx.snap%n", &term, &index, &end) != 2 || end != NAME_BYTES) {
+    if (strlen(name) != NAME_BYTES) {
+        return false;
+    }
+    /* NOLINTNEXTLINE(cert-err34-c): 16 digits fit. */
+    int fields = sscanf(name, "%16llx-%16llx.snap%n", &term, &index, &end);
+    if (fields != 2 || end != NAME_BYTES) {
         return false;
     }
     *ret_info = (struct snapshot_info){ .term = term, .index = index };

@@ -41,6 +41,7 @@ static int make_dirs(struct stored *stored, struct err *err)
 
 static int open_state(struct stored *stored, struct err *err)
 {
+    uint64_t history_count = MAX(stored->config.event_history, (uint64_t)HISTORY_EVENTS_MIN);
     struct generations_config config = {
         .state_dir = stored->state_dir,
         .run_dir = stored->config.run_dir,
@@ -49,7 +50,7 @@ static int open_state(struct stored *stored, struct err *err)
         .map_bytes = stored->config.map_bytes,
         .history = {
             .window = stored->config.event_history,
-            .count = MAX(stored->config.event_history, (uint64_t)HISTORY_EVENTS_MIN),
+            .count = history_count,
             .bytes = HISTORY_BYTES,
         },
     };

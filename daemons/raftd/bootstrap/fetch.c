@@ -135,7 +135,7 @@ size_t fetch_members(struct loop *loop, const char *const *urls, size_t url_coun
     }
     loop_timer_start(timer, timeout_ms, 0);
     loop_run(loop);
-    timer = loop_timer_free(timer);
+    (void)loop_timer_free(timer);
     for (size_t i = 0; i < url_count; i++) {
         fetch.questions[i].wire = wire_close(fetch.questions[i].wire);
     }

@@ -167,12 +167,13 @@ void raft_apply_hand(struct raft *raft)
     uint64_t first = raft->handed + 1;
     uint64_t first_cached = raft_log_first_cached(&raft->log);
     if (first < first_cached) {
+        uint64_t end = MIN(first_cached, limit + 1);
         raft->apply_read_pending = true;
         struct raft_outbox *out = &raft->out;
         *VEC_PUSH(out->needs, out->need_count, out->need_capacity) = (struct raft_need){
             .peer_id = 0,
             .first = first,
-            .end = MIN(first_cached, limit + 1),
+            .end = end,
             .bytes_max = raft->options.apply_bytes_max,
         };
         return;

@@ -13,11 +13,11 @@ const struct raft_options raft_options_default = {
     .check_quorum = true,
     .fast_start = true,
     .inflight_max = 64,
-    .append_bytes_max = 1024 * 1024,
-    .apply_bytes_max = 8 * 1024 * 1024,
-    .apply_window_bytes_max = 16 * 1024 * 1024,
-    .cache_bytes_max = 16 * 1024 * 1024,
-    .uncommitted_bytes_max = 64 * 1024 * 1024,
+    .append_bytes_max = 1 << 20,
+    .apply_bytes_max = 8 << 20,
+    .apply_window_bytes_max = 16 << 20,
+    .cache_bytes_max = 16 << 20,
+    .uncommitted_bytes_max = 64 << 20,
     .promote_within = 1000,
 };
 
