@@ -50,7 +50,7 @@ python=/usr/bin/python3
 scratch=$(mktemp -d)
 export PYTEST_DEBUG_TEMPROOT="$scratch" # Where tmp_path lies: pytest would keep the last three runs' in /tmp.
 trap 'rm -rf "$scratch"' EXIT
-trap 'exit 130' INT TERM
+trap 'kill $(jobs -p) 2>/dev/null; wait; exit 130' INT TERM
 began=$(date +%s)
 passed=0
 failed=0
@@ -127,28 +127,34 @@ meson_suite() {
     skipped=$((skipped + ${skips:-0}))
 }
 
-# Suites of real processes. Their counts come through a file, so that a run cut short by the limit counts as failed.
+# Suites of real processes: what one says goes to a file, its counts to another, so that two can run side by side and
+# a run cut short by the limit counts as failed.
 pytest_suite() {
     folder=tests/$1
     if ! ls "$folder"/test_*.py >/dev/null 2>&1; then return; fi
-    echo "== $1"
+    rm -f "$scratch/$1.counts"
     if [ "$(left_s)" -le 5 ]; then
-        echo "$1: no time is left of the $limit_s s of this size of run"
-        failed=$((failed + 1))
+        echo "$1: no time is left of the $limit_s s of this size of run" >"$scratch/$1.said"
         return
     fi
-    rm -f "$scratch/counts"
     status=0
-    QUORATE_TEST_COUNTS="$scratch/counts" timeout -k 15 "$(left_s)" \
-        "$python" -m pytest -q -p no:cacheprovider --tb=short "$folder" || status=$?
-    if [ -f "$scratch/counts" ]; then
-        read -r ok bad skips <"$scratch/counts"
-    else
-        ok=0 bad=0 skips=0
+    QUORATE_TEST_COUNTS="$scratch/$1.counts" timeout -k 15 "$(left_s)" \
+        "$python" -m pytest -q -p no:cacheprovider --tb=short "$folder" >"$scratch/$1.said" 2>&1 || status=$?
+    if [ "$status" -eq 124 ] || [ "$status" -eq 137 ] || [ ! -f "$scratch/$1.counts" ]; then
+        echo "$1: ended early, status $status (124 and 137: out of time)" >>"$scratch/$1.said"
+        touch "$scratch/$1.early"
     fi
-    if [ "$status" -eq 124 ] || [ "$status" -eq 137 ] || [ ! -f "$scratch/counts" ]; then
-        echo "$1: ended early, status $status (124 and 137: out of time)"
-        bad=$((bad + 1))
+}
+
+# Shows what a suite said, and adds its counts to the sums.
+tell() {
+    if [ ! -f "$scratch/$1.said" ]; then return; fi
+    echo "== $1"
+    cat "$scratch/$1.said"
+    ok=0 bad=1 skips=0
+    if [ -f "$scratch/$1.counts" ]; then
+        read -r ok bad skips <"$scratch/$1.counts"
+        if [ -f "$scratch/$1.early" ]; then bad=$((bad + 1)); fi
     fi
     passed=$((passed + ok))
     failed=$((failed + bad))
@@ -158,8 +164,25 @@ pytest_suite() {
 for suite in unit sim; do
     if has $suite; then meson_suite $suite; fi
 done
-for suite in contract cluster scenario fault; do
-    if has $suite; then pytest_suite $suite; fi
+# Most of these wait most of the time: the contract runs beside the others.
+others=
+for suite in cluster scenario fault; do
+    if has $suite; then others="$others $suite"; fi
 done
-if has bench-smoke; then pytest_suite bench; fi
+beside=
+if has contract; then
+    pytest_suite contract &
+    beside=$!
+fi
+for suite in $others; do
+    pytest_suite "$suite"
+done
+if [ -n "$beside" ]; then wait "$beside"; fi
+for suite in contract $others; do
+    tell "$suite"
+done
+if has bench-smoke; then
+    pytest_suite bench
+    tell bench
+fi
 finish

@@ -99,7 +99,7 @@ class Watchers:
 
 
 @pytest.mark.parametrize("how", ["stopped", pytest.param("killed", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ["raftd", "stored"])
+@pytest.mark.parametrize("name", ["raftd", pytest.param("stored", marks=pytest.mark.slow)])
 def test_a_daemon_away_for_5_s(name, how):
     """0 failed plain GETs, every event exactly once."""
     watcher_count = sized(100, 1000, 1000)
@@ -176,6 +176,7 @@ def test_gatewayd_kills_under_load_leave_no_trace():
         assert sizes[-1] < 4 * sizes[0] + 4096, "bytes of state per key: %s" % sizes
 
 
+@pytest.mark.slow
 def test_a_stopped_gatewayd_does_not_hold_the_state_back():
     """SIGSTOP in the middle of its work: whoever connects anew is served, and the state's file stays bounded."""
     with two_gateways(quick_clock=True) as server:
@@ -237,6 +238,7 @@ def test_a_lost_message_is_made_good_within_a_second(shim, sender, path):
         keys.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sender, path", LINKS, ids=["%s-to-%s" % link for link in LINKS])
 def test_a_lost_last_message_before_an_idle_time_reaches_watchers(shim, sender, path):
     """A live watch hears of the last write although what told of it was lost."""

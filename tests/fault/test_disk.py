@@ -94,7 +94,7 @@ def test_no_space_at_each_write_site_loses_nothing(shim, path):
                 assert writers.problems() == [], (call, nth)
 
 
-@pytest.mark.parametrize("call", ["fdatasync", "pwritev"])
+@pytest.mark.parametrize("call", ["fdatasync", pytest.param("pwritev", marks=pytest.mark.slow)])
 def test_an_error_of_the_log_acknowledges_nothing_and_stops_raftd(shim, call):
     """What the kernel kept after a failed sync is unknown: raftd ends with status 3, and recovers from the disk."""
     with harness.new_server(env=shim.env, quick_clock=True) as server:
@@ -118,6 +118,7 @@ def test_an_error_of_the_log_acknowledges_nothing_and_stops_raftd(shim, call):
         assert put(server.port, "/after")[0] == 201
 
 
+@pytest.mark.slow
 def test_an_error_of_the_state_is_mended_from_the_log(shim):
     """The state is a cache of the log: stored may throw it away, but nothing is lost."""
     with harness.new_server(env=shim.env, quick_clock=True) as server:
