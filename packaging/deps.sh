@@ -1,5 +1,5 @@
 #!/bin/sh
-# deps.sh WHAT: installs, from Debian's packages, what is missing for WHAT: build | test | bench.
+# deps.sh WHAT: installs, from Debian's packages, what is missing for WHAT: build | test | bench | full (besides test).
 # As root, or with sudo. Says in one line what to do when neither works. Prints nothing when all is there.
 #
 # Only libraries and tools are installed: nothing that brings a user, or a service that starts by itself.
@@ -15,11 +15,13 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 build="build-essential meson ninja-build pkg-config libuv1-dev libnng-dev libmsgpack-dev libsodium-dev liblmdb-dev libjansson-dev libcurl4-openssl-dev libssl-dev libc-ares-dev curl"
 tests="$build libcmocka-dev python3 python3-pytest strace iproute2 nftables"
 peers="etcd-client python3-etcd wrk"
+checkers="clang clang-tidy libclang-rt-dev cppcheck"
 
 case ${1:-build} in
 build) packages=$build ;;
 test | bench) packages="$tests $peers" ;;
-*) echo "deps.sh: unknown '$1'; use build, test or bench" >&2; exit 2 ;;
+full) packages="$build $checkers" ;;
+*) echo "deps.sh: unknown '$1'; use build, test, bench or full" >&2; exit 2 ;;
 esac
 
 scratch=

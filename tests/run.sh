@@ -8,6 +8,9 @@
 #   cluster, scenario   real processes: what operators do
 #   fault        kill -9, power cuts, full disks, lost messages
 #   bench-smoke  the benchmark's rows, each for a moment: that they work, not how fast they are
+# With --full, or when named:
+#   lint         clang-tidy and cppcheck
+#   fuzz         each decoder of what comes from outside, under ASan and UBSan, for 60 s
 #
 # --quick ends in under 3 minutes, the default in under 15, --full has the long runs (hours).
 # Needs no root; what needs it (a disk to cut the power of) is skipped without, and counted so.
@@ -29,12 +32,13 @@ for argument in "$@"; do
     --full) size=full ;;
     -h | --help) usage; exit 0 ;;
     -*) echo "run.sh: unknown option $argument (see --help)" >&2; exit 2 ;;
-    unit | sim | contract | cluster | scenario | fault | bench-smoke) suites="$suites $argument" ;;
-    *) echo "run.sh: unknown suite '$argument'; there are unit sim contract cluster scenario fault bench-smoke" >&2; exit 2 ;;
+    unit | sim | contract | cluster | scenario | fault | bench-smoke | lint | fuzz) suites="$suites $argument" ;;
+    *) echo "run.sh: unknown suite '$argument'; there are unit sim contract cluster scenario fault bench-smoke lint fuzz" >&2; exit 2 ;;
     esac
 done
 if [ -z "$suites" ]; then
     suites="unit sim contract cluster scenario fault bench-smoke"
+    if [ "$size" = full ]; then suites="$suites lint fuzz"; fi
 fi
 case $size in
 quick) limit_s=170 ;;
@@ -78,6 +82,7 @@ finish() {
 
 # What is needed, and the build. A build that fails is a failed test.
 sh packaging/deps.sh test
+if has lint || has fuzz; then sh packaging/deps.sh full; fi
 
 werror=false
 if [ -n "${CI:-}" ]; then werror=true; fi
@@ -161,6 +166,26 @@ tell() {
     skipped=$((skipped + skips))
 }
 
+# Suites that are scripts with a build directory of their own. The last line is the counts, "passed failed"; a script
+# that ends without it has failed.
+script_suite() {
+    echo "== $1"
+    timeout -k 15 "$(left_s)" sh "tests/$1/run.sh" "$build-$1" "$scratch" >"$scratch/$1.said" 2>&1 || true
+    ok=0 bad=1
+    if tail -n 1 "$scratch/$1.said" | grep -qx '[0-9][0-9]* [0-9][0-9]*'; then
+        # shellcheck disable=SC2046
+        set -- "$1" $(tail -n 1 "$scratch/$1.said")
+        ok=$2 bad=$3
+        sed '$d' "$scratch/$1.said"
+    else
+        tail -n 60 "$scratch/$1.said"
+        echo "$1: ended early"
+    fi
+    echo "$1: $ok passed, $bad failed"
+    passed=$((passed + ok))
+    failed=$((failed + bad))
+}
+
 for suite in unit sim; do
     if has $suite; then meson_suite $suite; fi
 done
@@ -185,4 +210,7 @@ if has bench-smoke; then
     pytest_suite bench
     tell bench
 fi
+for suite in lint fuzz; do
+    if has $suite; then script_suite $suite; fi
+done
 finish
