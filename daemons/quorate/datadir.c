@@ -138,6 +138,13 @@ static int check_log_lost(const struct conf *conf, bool *ret_is_new, struct err 
     char snap_dir[PATH_BYTES];
 
     *ret_is_new = !find_suffix(conf->wal_dir, ".wal", path);
+    if (*ret_is_new && exists(conf->data_dir, "member/state/CURRENT")) {
+        return err_set(err, -EINVAL,
+                "there is a state in %s/member/state but no log in %s: give --wal-dir the folder "
+                "that "
+                "this member's log is in, or restore a backup",
+                conf->data_dir, conf->wal_dir);
+    }
     join(snap_dir, "%s/member/snap", conf->data_dir);
     if (*ret_is_new && find_suffix(snap_dir, ".snap", path)) {
         return err_set(err, -EINVAL,

@@ -101,8 +101,26 @@ static int begin_cluster(struct raftd *raftd, struct err *err)
     return result;
 }
 
+/* stored makes a state only once there is a log: one without the other has lost it, or was given another folder. A new log
+ * would in the end reach the state's index, and then it is the state that would be given up. */
+static int check_log_lost(const struct conf *conf, struct err *err)
+{
+    char path[4096];
+    int length = snprintf(path, sizeof path, "%s/member/state/CURRENT", conf->data_dir);
+
+    if (length > 0 && (size_t)length < sizeof path && access(path, F_OK) == 0) {
+        return err_set(err, -EINVAL,
+                "there is a state in %s/member/state but no log in %s: give --wal-dir the folder "
+                "that "
+                "this member's log is in, or restore a backup",
+                conf->data_dir, conf->wal_dir);
+    }
+    return 0;
+}
+
 static int bootstrap(struct raftd *raftd, struct err *err)
 {
+    TRY(check_log_lost(raftd->conf, err));
     TRY(conf_check_bootstrap(raftd->conf, err));
     if (raftd->conf->initial_cluster_state == CONF_CLUSTER_EXISTING) {
         /* The log begins without members: the leader tells. */
@@ -111,7 +129,7 @@ static int bootstrap(struct raftd *raftd, struct err *err)
         TRY(bootstrap_join(raftd->loop, raftd->conf, &raftd->membership, err));
         return create_log(raftd, &none, &hard, NULL, 0, err);
     }
-    TRY(bootstrap_static(raftd->loop, raftd->conf, &raftd->membership, err));
+    TRY(bootstrap_new(raftd->loop, raftd->conf, &raftd->membership, err));
     return begin_cluster(raftd, err);
 }
 

@@ -167,3 +167,20 @@ def test_3_8_a_killed_holder_releases_the_lock(start):
     server = start()
     server.kill()
     server.start()
+
+
+def test_a_state_without_its_log_is_refused_and_left_alone(start):
+    """The log was moved away, or --wal-dir is another: a new log would end with the state thrown away."""
+    server = start()
+    write(server, 10)
+    server.stop()
+    away = os.path.join(server.folder, "away")
+    os.rename(member(server, "wal"), away)
+    before = sorted(os.walk(server.data_dir))
+    with pytest.raises(RuntimeError, match="but no log in .*: give --wal-dir"):
+        server.start()
+    server.kill()
+    assert sorted(os.walk(server.data_dir)) == before
+    os.rename(away, member(server, "wal"))
+    server.start()
+    assert write(server, 1) > 0
