@@ -158,6 +158,7 @@ void json_append_double(struct buf *out, double value)
     double size = fabs(value);
     int digits = 1;
 
+    INVARIANT(isfinite(value)); /* the others have no exponent to look for, and no form in JSON */
     /* The shortest precision that reads back; 17 digits always do. */
     for (; digits < 17; digits++) {
         (void)snprintf(text, sizeof text, "%.*e", digits - 1, value);

@@ -13,5 +13,5 @@ void json_append_string(struct buf *out, struct span text);
 /* The text escaped, without quotes. Escaping a path segment by segment gives the same bytes as at once. */
 void json_append_escaped(struct buf *out, struct span text);
 
-/* Shortest digits that read back as the same number; plain notation for 1e-6 <= |x| < 1e21, else an exponent. */
+/* A finite number. Shortest digits that read back as the same; plain notation for 1e-6 <= |x| < 1e21, else an exponent. */
 void json_append_double(struct buf *out, double value);

@@ -7,7 +7,7 @@ static_assert(sizeof(struct point) == 32, "a log of 1 GiB is to take 256 KiB of 
 static struct point *items_of(const struct points *points)
 {
     struct point *items = (struct point *)(void *)points->items.data;
-    return items == NULL ? NULL : items + points->first;
+    return points->first == 0 ? items : items + points->first;
 }
 
 static size_t count_of(const struct points *points)
