@@ -57,7 +57,8 @@ static const struct conf_key keys[] = {
     { "max-snapshots", CONF_TYPE_U64, AT(max_snapshots), "5", .max = UINT64_MAX, .group = MEMBER,
             .who = S, .help = "snapshot files to keep; 0: all" },
     { "max-wals", CONF_TYPE_U64, AT(max_wals), "5", .max = UINT64_MAX, .group = MEMBER, .who = R,
-            .help = "log files to keep beyond those still needed; 0: all" },
+            .help = "known for compatibility; log files go as soon as no kept snapshot needs "
+                    "them" },
     { "cors", CONF_TYPE_LIST, AT(cors), "*", .group = MEMBER, .who = G | P,
             .help = "origins that a browser may call from, comma separated; * is every one, empty "
                     "is none" },
@@ -177,7 +178,8 @@ static const struct conf_key keys[] = {
     { "listen-metrics-urls", CONF_TYPE_URLS, AT(listen_metrics_urls), "", .group = LOGGING,
             .who = G | Q, .help = "further URLs that serve /metrics and /health alone" },
     { "metrics", CONF_TYPE_CHOICE, AT(metrics), "basic", .choices = "basic|extensive",
-            .group = LOGGING, .who = G, .help = "how detailed /metrics is" },
+            .group = LOGGING, .who = G,
+            .help = "known for compatibility; /metrics is the same with both" },
 
     { "force-new-cluster", CONF_TYPE_BOOL, AT(force_new_cluster), "false", .group = UNSAFE,
             .who = R,
