@@ -300,7 +300,6 @@ static int check_served(const struct conf *conf, struct err *err)
         { any_https(&conf->listen_peer_urls), "-listen-peer-urls with https", "use http URLs" },
         { conf->client_tls.auto_tls, "-auto-tls", "leave it out" },
         { conf->peer_tls.auto_tls, "-peer-auto-tls", "leave it out" },
-        { conf->discovery[0] != '\0', "-discovery", "list the members with -initial-cluster" },
         { conf->discovery_srv[0] != '\0', "-discovery-srv",
                 "list the members with -initial-cluster" },
         { conf->proxy != CONF_PROXY_OFF, "-proxy", "leave it off and run a member" },
@@ -405,6 +404,14 @@ int conf_check_bootstrap(const struct conf *conf, struct err *err)
     const struct conf_peers *peers = &conf->initial_cluster;
     bool found_self = false;
 
+    if (conf->discovery[0] != '\0' && conf->initial_cluster_state == CONF_CLUSTER_EXISTING) {
+        return err_set(err, -EINVAL,
+                "discovery URL should not be set when joining existing initial cluster; leave "
+                "-discovery out and list the members with -initial-cluster");
+    }
+    if (conf->discovery[0] != '\0' && peers->count == 0) {
+        return 0; /* who they are is found later; this is called again then */
+    }
     for (size_t i = 0; i < peers->count; i++) {
         bool is_self = strcmp(peers->items[i].name, conf->name) == 0;
         found_self = found_self || is_self;

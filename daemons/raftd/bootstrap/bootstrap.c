@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "common/conf_table.h"
 #include "common/ids.h"
 #include "common/log.h"
 #include "common/url.h"
+#include "daemons/raftd/bootstrap/discovery.h"
 #include "daemons/raftd/bootstrap/fetch.h"
 
 enum {
@@ -39,8 +41,8 @@ static int refuse_known(uint64_t id, struct err *err)
             ids_text(id, text));
 }
 
-int bootstrap_static(struct loop *loop, const struct conf *conf, struct membership *ret_membership,
-        struct err *err)
+static int bootstrap_static(struct loop *loop, const struct conf *conf,
+        struct membership *ret_membership, struct err *err)
 {
     struct membership membership = { 0 };
     struct fetched *answers = NULL;
@@ -68,6 +70,41 @@ int bootstrap_static(struct loop *loop, const struct conf *conf, struct membersh
     }
     *ret_membership = membership;
     return 0;
+}
+
+/* The configuration with these members for --initial-cluster. A view: `members` owns what it adds. */
+static int with_members(const struct conf *conf, const char *text, const char *token,
+        struct conf *members, struct conf *ret_view, struct err *err)
+{
+    int row = conf_find_key("initial-cluster", strlen("initial-cluster"));
+    char *shared_token = conf->initial_cluster_token;
+
+    INVARIANT(row >= 0);
+    TRY(conf_set_value(members, (size_t)row, text, err));
+    *ret_view = *conf;
+    ret_view->initial_cluster = members->initial_cluster;
+    ret_view->texts[row] = members->texts[row];
+    if (token != NULL) {
+        /* One URL serves one bootstrap, so it keeps the ids of two clusters apart. */
+        (void)memcpy(&shared_token, &token, sizeof shared_token);
+    }
+    ret_view->initial_cluster_token = shared_token;
+    return conf_check_bootstrap(ret_view, err);
+}
+
+int bootstrap_new(struct loop *loop, const struct conf *conf, struct membership *ret_membership,
+        struct err *err)
+{
+    CLEANUP(conf_fini) struct conf members = { 0 };
+    CLEANUP(buf_fini) struct buf found = BUF_INIT;
+    struct conf view;
+
+    if (conf->discovery[0] == '\0') {
+        return bootstrap_static(loop, conf, ret_membership, err);
+    }
+    TRY(discovery_run(conf, &found, err));
+    TRY(with_members(conf, (const char *)found.data, conf->discovery, &members, &view, err));
+    return bootstrap_static(loop, &view, ret_membership, err);
 }
 
 /* How many URLs of --initial-cluster bear this name, and whether each is one of the member's and it has no more. */

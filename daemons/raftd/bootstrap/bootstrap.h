@@ -1,13 +1,14 @@
-/* bootstrap.h: who this member is when it has no log yet: one of those of --initial-cluster, or one that was added to a
- * running cluster. Nothing is written here. */
+/* bootstrap.h: who this member is when it has no log yet: one of those of --initial-cluster, one that registers
+ * under a discovery URL, or one that was added to a running cluster. No log is written here. */
 #pragma once
 
 #include "daemons/raftd/membership.h"
 
 struct loop;
 
-/* State "new": the members of --initial-cluster; refused if one of them knows that this one has run before. */
-int bootstrap_static(struct loop *loop, const struct conf *conf, struct membership *ret_membership,
+/* State "new": the members of --initial-cluster, or those that a discovery URL leads to, which may take as long as they
+ * take to start; refused if one of them knows that this one has run before. */
+int bootstrap_new(struct loop *loop, const struct conf *conf, struct membership *ret_membership,
         struct err *err);
 
 /* State "existing": the members that a running one names, ids and cluster id taken from there. */

@@ -1,0 +1,282 @@
+"""Clusters that find their members: by a discovery URL, ours and Debian's etcd as the registry."""
+
+import contextlib
+import glob
+import http.server
+import socket
+import threading
+import uuid
+
+import pytest
+from harness.places import poll
+from harness.server import Etcd, Quorate
+from harness.wire import exchange
+
+from members import Member
+
+pytestmark = pytest.mark.ours
+
+FORM = [("Content-Type", "application/x-www-form-urlencoded")]
+
+
+class Finder(Member):
+    """A member that knows no other; `how` are the flags that lead to them."""
+
+    def __init__(self, name, how, **options):
+        super().__init__(name, **options)
+        self.how, self.initial = list(how), ""
+
+    def command(self):
+        return [word for word in super().command() if not word.startswith("--initial-cluster=")] + self.how
+
+
+class Registry:
+    """A server and a fresh token on it."""
+
+    def __init__(self, server, size=None):
+        self.server = server
+        self.path = "/v2/keys/_etcd/registry/" + uuid.uuid4().hex
+        if size is not None:
+            assert self.put("_config/size", str(size)).status == 201
+
+    @property
+    def url(self):
+        return self.server.url + self.path
+
+    def put(self, key, value):
+        return exchange(self.server.port, "PUT", "%s/%s" % (self.path, key), headers=FORM, body=b"value=" + value.encode())
+
+    def registered(self):
+        node = exchange(self.server.port, "GET", self.path).json["node"]
+        return [n["key"].rsplit("/", 1)[1] for n in node.get("nodes", [])]
+
+
+@pytest.fixture(scope="module", params=["quorate", "etcd"])
+def server(request):
+    with {"quorate": Quorate, "etcd": Etcd}[request.param](quick_clock=True) as started:
+        yield started.start()
+
+
+@pytest.fixture(scope="module")
+def own_server():
+    with Quorate(quick_clock=True) as started:
+        yield started.start()
+
+
+@pytest.fixture
+def finders():
+    """Makes members, closes them all."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *args, **options: stack.enter_context(Finder(*args, **options))
+
+
+def by_url(registry, *more):
+    return ["--discovery=" + registry.url, *more]
+
+
+def started(members):
+    for member in members:
+        member.spawn()
+    for member in members:
+        member.wait_ready(30)
+    return members
+
+
+def names(member):
+    return sorted(m["name"] for m in member.ask("GET", "/v2/members").json["members"])
+
+
+def refusal(member, timeout=20):
+    """Starts what is to be refused; what it said last of why. Its status is 2."""
+    member.spawn()
+    status = member.process.wait(timeout)
+    lines = [line for line in member.log().splitlines() if "raftd.start.failed" in line]
+    assert status == 2 and lines, (status, member.log()[-2000:])
+    assert "; " in lines[-1]
+    return lines[-1]
+
+
+class Middle:
+    """A server that sends everybody on to another one, or, as a proxy, fetches the answer itself."""
+
+    def __init__(self, target, status):
+        seen = self.seen = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def answer(self):
+                seen.append((self.command, self.path))
+                length = int(self.headers.get("Content-Length") or 0)
+                body = self.rfile.read(length)
+                if status != 200:
+                    self.send_response(status)
+                    self.send_header("Location", target + self.path)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                with socket.create_connection(target) as onward:
+                    path = self.path.split("/", 3)[3]
+                    head = "%s /%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\nContent-Type: %s\r\n\r\n" % (
+                        self.command, path, length, self.headers.get("Content-Type", "text/plain"))
+                    onward.sendall(head.encode() + body)
+                    while piece := onward.recv(65536):
+                        self.wfile.write(piece)
+                self.close_connection = True
+
+            do_GET = do_PUT = answer
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = "http://127.0.0.1:%d" % self.server.server_port
+        self._thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+# The URL.
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_redirects_are_followed_also_when_registering(own_server, finders, status):
+    registry = Registry(own_server, 1)
+    with Middle(own_server.url, status) as middle:
+        started([finders("infra0", ["--discovery=%s%s" % (middle.url, registry.path)])])
+        assert "PUT" in {method for method, _ in middle.seen}
+    assert len(registry.registered()) == 1
+
+
+def test_the_proxy_serves_discovery_and_nothing_else(own_server, finders):
+    registry = Registry(own_server, 1)
+    with Middle(("127.0.0.1", own_server.port), 200) as middle:
+        # Nobody listens there: only through the proxy does it lead anywhere.
+        with_proxy = ["--discovery=http://registry.invalid" + registry.path, "--discovery-proxy=" + middle.url[len("http://"):]]
+        started([finders("infra0", with_proxy)])
+        assert all(path.startswith("http://registry.invalid" + registry.path) for _, path in middle.seen)
+    assert len(registry.registered()) == 1
+
+
+def test_three_members_find_each_other_by_a_url(server, finders):
+    registry = Registry(server, 3)
+    three = started([finders("infra%d" % i, by_url(registry)) for i in range(3)])
+    assert three[0].put("/k", "v").status == 201
+    for member in three:
+        assert member.get("/k", quorum=True).json["node"]["value"] == "v"
+        assert names(member) == ["infra0", "infra1", "infra2"]
+    assert len(registry.registered()) == 3
+    token = registry.path.rsplit("/", 1)[1]
+    assert not any(token in member.log() for member in three)
+
+
+def test_a_restart_needs_no_registry(finders):
+    with Quorate(quick_clock=True) as server:
+        registry = Registry(server.start(), 2)
+        two = started([finders("infra%d" % i, by_url(registry)) for i in range(2)])
+        assert two[0].put("/k", "v").status == 201
+    for member in two:
+        member.stop()
+    for member in two:
+        member.how = by_url(registry)
+    started(two)
+    assert two[1].get("/k", quorum=True).json["node"]["value"] == "v"
+    assert "error connecting" not in two[0].log()
+
+
+def test_a_member_killed_while_it_waits_goes_on_where_it_was(own_server, finders):
+    registry = Registry(own_server, 2)
+    first, second = (finders("infra%d" % i, by_url(registry)) for i in range(2))
+    first.spawn()
+    poll(registry.registered, 10, "registered")
+    poll(lambda: "waiting for 1 more" in first.log(), 10, "waits")
+    first.kill()
+    started([first, second])
+    assert names(first) == ["infra0", "infra1"]
+
+
+def test_a_registry_that_is_down_is_asked_again(finders):
+    with Quorate(quick_clock=True) as server:
+        member = finders("infra0", ["--discovery=%s/v2/keys/_etcd/registry/later" % server.url])
+        member.spawn()
+        poll(lambda: "cluster status check: error connecting to %s/***, retrying in 2s; " % server.url in member.log(), 10, "told")
+        registry = Registry(server.start())
+        registry.path = "/v2/keys/_etcd/registry/later"
+        registry.put("_config/size", "1")
+        member.wait_ready(30)
+        assert names(member) == ["infra0"]
+
+
+def test_what_is_no_member_is_not_counted_as_one(own_server, finders):
+    registry = Registry(own_server, 2)
+    first, second = (finders("infra%d" % i, by_url(registry)) for i in range(2))
+    first.spawn()
+    poll(lambda: "waiting for 1 more" in first.log(), 10, "waits")
+    registry.put("_config/size", "2")
+    registry.put("_other", "x")
+    second.spawn()
+    for member in (first, second):
+        member.wait_ready(30)
+    assert names(first) == ["infra0", "infra1"]
+
+
+def test_a_late_comer_finds_it_full(server, finders):
+    registry = Registry(server, 1)
+    started([finders("infra0", by_url(registry))])
+    late = finders("infra1", by_url(registry, "--discovery-fallback=exit"))
+    assert "failed to join discovery cluster (discovery: cluster is full); " in refusal(late)
+    proxy = finders("infra2", by_url(registry))
+    assert "discovery cluster full, falling back to proxy; a proxy is not served" in refusal(proxy)
+    assert len(registry.registered()) == 1
+    assert not glob.glob(late.data_dir + "/member/wal/*")
+
+
+def test_a_registry_without_a_size_is_refused(server, finders):
+    member = finders("infra0", by_url(Registry(server)))
+    assert "discovery: size key not found; " in refusal(member)
+
+
+def test_a_size_that_is_no_number_is_refused(server, finders):
+    assert "discovery: size key is bad; " in refusal(finders("infra0", by_url(Registry(server, "three"))))
+
+
+def test_a_url_that_is_no_key_space_is_refused(server, finders):
+    member = finders("infra0", ["--discovery=%s/version" % server.url])
+    assert "discovery: bad discovery endpoint; " in refusal(member)
+
+
+def test_a_value_that_is_no_member_is_refused(own_server, finders):
+    registry = Registry(own_server, 2)
+    registry.put("abc", "junk")
+    assert "discovery: invalid URL; member abc " in refusal(finders("infra0", by_url(registry)))
+
+
+def test_a_member_that_lost_its_data_is_told_of_its_registration(server, finders):
+    registry = Registry(server, 2)
+    member = finders("infra0", by_url(registry))
+    member.spawn()
+    poll(lambda: "waiting for 1 more" in member.log(), 10, "waits")
+    member.kill()
+    member.data_dir += "-other"
+    line = refusal(member).replace("\\", "")
+    assert 'member "infra0" has previously registered with discovery service token (' in line
+
+
+def test_two_members_of_one_name_are_refused_both(own_server, finders):
+    registry = Registry(own_server, 2)
+    two = [finders("same", by_url(registry)) for _ in range(2)]
+    two[0].spawn()
+    poll(registry.registered, 10, "registered")
+    assert "member with duplicated name has registered with discovery service token(" in refusal(two[1])
+    assert two[0].process.wait(20) == 2
+
+
+def test_a_url_is_not_for_joining_a_running_cluster(finders):
+    member = finders("infra0", ["--discovery=http://127.0.0.1:1/x", "--initial-cluster-state=existing"])
+    member.spawn()
+    assert member.process.wait(10) == 2
+    assert "discovery URL should not be set when joining existing initial cluster; " in member.log()
