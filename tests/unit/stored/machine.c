@@ -322,7 +322,7 @@ void machine_dump(struct machine *machine, struct buf *out)
     machine->replica = replica_close(machine->replica);
     assert_int_equal(mdb_env_create(&env), 0);
     assert_int_equal(mdb_env_set_maxdbs(env, ARRAY_COUNT(tables)), 0);
-    assert_int_equal(mdb_env_open(env, machine->dir, MDB_RDONLY, 0), 0);
+    assert_int_equal(mdb_env_open(env, machine->dir, MDB_RDONLY, 0640), 0); /* lock.mdb is made */
     assert_int_equal(mdb_txn_begin(env, NULL, MDB_RDONLY, &txn), 0);
     for (size_t i = 0; i < ARRAY_COUNT(tables); i++) {
         MDB_dbi dbi;
