@@ -232,7 +232,8 @@ class Generator:
             if self.random.random() < 0.02:
                 headers.append((b"Expect", b"100-continue"))
         self.odd_headers(headers, options)
-        form = body is not None and any(v in FORM_TYPES for n, v in headers if n == b"Content-Type")
+        form = body is not None and any(
+            v.split(b";")[0].lower() == FORM_TYPES[0] for n, v in headers if n == b"Content-Type")
         words = [v for n, v in (in_body if form and method != b"DELETE" else []) + in_query if n == b"refresh"]
         options["refresh"] = words[:1] != [] and words[0] in TRUE
         target = self.target(key)
