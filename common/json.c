@@ -168,7 +168,9 @@ void json_append_double(struct buf *out, double value)
     }
     if (size != 0 && (size < 1e-6 || size >= 1e21)) {
         (void)snprintf(text, sizeof text, "%.*e", digits - 1, value);
-        char *exponent = strchr(text, 'e') + 1; /* "+21" or "-07": at least two digits */
+        char *exponent = strchr(text, 'e');
+        INVARIANT(exponent != NULL);
+        exponent++; /* "+21" or "-07": at least two digits */
         if (exponent[0] == '-' && exponent[1] == '0') {
             exponent[1] = exponent[2]; /* e-07 is written e-7, e+21 stays */
             exponent[2] = '\0';

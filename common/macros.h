@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/param.h> /* first: libuv includes it, and its MIN and MAX evaluate twice */
 
 #define CLEANUP(fn)   __attribute__((cleanup(fn)))
 #define PRINTF_LIKE(fmt, first) __attribute__((format(printf, fmt, first)))
@@ -35,16 +36,18 @@
         }                                                                                          \
     } while (0)
 
+#undef MIN
+#undef MAX
 #define MIN(a, b)                                                                                  \
     ({                                                                                             \
-        __typeof__(a) min_a_ = (a);                                                                \
-        __typeof__(b) min_b_ = (b);                                                                \
+        __auto_type min_a_ = (a);                                                                  \
+        __auto_type min_b_ = (b);                                                                  \
         min_a_ < min_b_ ? min_a_ : min_b_;                                                         \
     })
 #define MAX(a, b)                                                                                  \
     ({                                                                                             \
-        __typeof__(a) max_a_ = (a);                                                                \
-        __typeof__(b) max_b_ = (b);                                                                \
+        __auto_type max_a_ = (a);                                                                  \
+        __auto_type max_b_ = (b);                                                                  \
         max_a_ > max_b_ ? max_a_ : max_b_;                                                         \
     })
 

@@ -147,7 +147,7 @@ void raft_log_append(
             entry.time_ns = stamp->time_ns;
         }
         if (entry.data.bytes > 0 && entry.data.data != NULL) {
-            /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): counted above. */
+            INVARIANT(data != NULL); /* counted above */
             memcpy(data, entry.data.data, entry.data.bytes);
             entry.data.data = data;
             data += entry.data.bytes;
