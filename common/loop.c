@@ -8,10 +8,16 @@
  * looked: a busy loop is woken for free. */
 #include "common/loop.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <uv.h>
 
 #include "common/buf.h"
+
+enum {
+    MMAP_ABOVE_BYTES = 1024 * 1024,
+    TRIM_ABOVE_BYTES = 8 * 1024 * 1024,
+};
 
 struct callback {
     loop_fn fn;
@@ -92,10 +98,19 @@ static void on_turn_end(uv_prepare_t *handle)
     run_turn_ends(handle->data);
 }
 
+/* Left alone, glibc takes ever larger blocks from the heap once one such was freed, and a heap shrinks only from its end: what
+ * a minute of large values took would never be given back. */
+static void give_memory_back(void)
+{
+    (void)mallopt(M_MMAP_THRESHOLD, MMAP_ABOVE_BYTES);
+    (void)mallopt(M_TRIM_THRESHOLD, TRIM_ABOVE_BYTES);
+}
+
 struct loop *loop_new(void)
 {
     struct loop *loop = xcalloc(1, sizeof *loop);
 
+    give_memory_back();
     INVARIANT_EQ(pthread_mutex_init(&loop->lock, NULL), 0);
     INVARIANT_EQ(uv_loop_init(&loop->uv), 0);
     INVARIANT_EQ(uv_async_init(&loop->uv, &loop->posted_async, on_posted), 0);

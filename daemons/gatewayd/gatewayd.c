@@ -54,6 +54,7 @@ static void on_tick(void *user)
         gw->primary = counters_try_primary(gw->counters);
     }
     calls_expire(gw, gw_now_ns(gw) / 1000000, false);
+    ring_drop_expired(gw);
     if (gw->view.state == NULL && view_begin(gw) == 0) {
         watch_hub_advance(gw->hub, gw->view.meta.etcd_index);
         view_end(gw);

@@ -133,6 +133,39 @@ static void put_back(struct ring *ring, size_t op_first)
     ring->op_first = op_first;
 }
 
+/* Moves what is left to the front, once that is less than what went: so each byte is moved once at most. */
+static void close_gap(struct ring *ring)
+{
+    size_t gone_bytes = ring->ops[ring->op_first].offset;
+
+    if (gone_bytes <= ring->data.bytes / 2) {
+        return;
+    }
+    buf_drop_front(&ring->data, gone_bytes);
+    buf_trim(&ring->data, BATCH_BYTES_MAX);
+    ring->op_count -= ring->op_first;
+    memmove(ring->ops, ring->ops + ring->op_first, ring->op_count * sizeof ring->ops[0]);
+    ring->op_first = 0;
+    for (size_t i = 0; i < ring->op_count; i++) {
+        ring->ops[i].offset -= gone_bytes;
+    }
+}
+
+void ring_drop_expired(struct gatewayd *gw)
+{
+    struct ring *ring = gw->ring;
+
+    while (ring->op_first < ring->op_count &&
+            call_find(gw, ring->ops[ring->op_first].counter) == NULL) {
+        ring->op_first++;
+    }
+    if (ring->op_first < ring->op_count) {
+        close_gap(ring);
+    } else if (ring->op_count > 0) {
+        forget_gathered(ring);
+    }
+}
+
 static void send_gathered(struct ring *ring)
 {
     while (ring->op_first < ring->op_count && link_can_send(ring->link)) {

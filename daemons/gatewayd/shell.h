@@ -258,6 +258,8 @@ void ring_change_member(struct gatewayd *gw, struct call *call, struct op *op);
 bool ring_ask_read_index(struct gatewayd *gw, uint64_t counter); /* false: not now */
 void ring_forget(struct gatewayd *gw, struct call *call); /* has its outcome, or waits no more */
 void ring_turn_end(struct gatewayd *gw);
+/* Gives back the memory of ops at the front that nobody waits for any more. */
+void ring_drop_expired(struct gatewayd *gw);
 
 /* subscription.c: the link to stored. */
 int subscription_open(struct gatewayd *gw, struct err *err);

@@ -1,12 +1,14 @@
 """What one client can do to the others with little effort: nothing that they notice."""
 
 import contextlib
+import os
+import signal
 import socket
 
 import pytest
 
 import harness
-from harness import exchange
+from harness import exchange, poll
 
 pytestmark = [pytest.mark.ours, pytest.mark.limit(300)]
 
@@ -55,3 +57,26 @@ def test_a_stream_that_asks_for_all_of_history_is_told_a_part_of_it(server):
     # An event bears a value and the one before it.
     assert 64 * MIB < told < 96 * MIB
     assert peak_bytes(server.daemon("gatewayd")) < 400 * MIB
+
+
+def resident_bytes(pid):
+    with open("/proc/%d/status" % pid) as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmRSS"))
+
+
+def test_what_clients_gave_up_on_while_raftd_was_away_is_not_kept(server):
+    """600 MiB of writes that nobody waits for any more."""
+    gatewayd, raftd = server.daemon("gatewayd"), server.daemon("raftd")
+    body = b"value=" + b"v" * (4 * MIB)
+    head = b"PUT /v2/keys/a HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    os.kill(raftd, signal.SIGSTOP)
+    try:
+        for _ in range(150):
+            with contextlib.closing(socket.create_connection(("127.0.0.1", server.port))) as client:
+                client.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert resident_bytes(gatewayd) > 200 * MIB
+        poll(lambda: resident_bytes(gatewayd) < 100 * MIB, 20, "the memory is given back")
+    finally:
+        os.kill(raftd, signal.SIGCONT)
+    server.wait_ready()
+    assert put(server, "/a", b"x").status in (200, 201)
