@@ -17,6 +17,7 @@ enum {
     TICK_MS = 10,
     LATE_TICK_MS = 100,
     RESEND_MS_DEFAULT = 300,
+    SILENT_STALLS_MAX = 10, /* times stall_ms without a hello, as a dialer waits for the answer */
 };
 
 void link_peer_send(struct link_peer *peer, const struct link_frame *frame)
@@ -56,7 +57,7 @@ void link_hub_arm_tick(struct link_hub *hub)
 
 static bool peer_needs_tick(const struct link_peer *peer)
 {
-    return peer->link == NULL ? !peer->hub->listen : link_session_needs_tick(peer->link);
+    return peer->link == NULL || link_session_needs_tick(peer->link);
 }
 
 /* --- the wire's events ------------------------------------------------------------------------------------ */
@@ -79,9 +80,12 @@ static void add_peer(struct link_hub *hub, const struct wire_event *event)
     peer->pipe = event->pipe;
     peer->uid = event->uid;
     peer->pid = event->pid;
+    peer->silent_since_ms = loop_now_ms(hub->loop);
     list_append(&hub->peers, &peer->node);
     if (!hub->listen) {
         link_peer_say_hello(peer);
+    } else {
+        link_hub_arm_tick(hub);
     }
 }
 
@@ -118,6 +122,7 @@ static void on_wire_message(struct link_peer *peer, struct wire_message *message
     struct link_frame frame;
     struct err err;
 
+    peer->silent_since_ms = loop_now_ms(peer->hub->loop);
     if (link_frame_parse(wire_message_body(message), &frame, &err) < 0 ||
             on_frame(peer, &frame, &message, &err) < 0) {
         link_peer_break(peer); /* not one of us */
@@ -178,6 +183,19 @@ static bool tick_may_judge(struct link_hub *hub, uint64_t now_ms)
     return may;
 }
 
+/* A listener does not keep a place for who says nothing: of a pair it is the only one. */
+static void tick_without_session(struct link_peer *peer, uint64_t now_ms, bool may_judge)
+{
+    struct link_hub *hub = peer->hub;
+
+    if (!hub->listen) {
+        link_peer_tick_hello(peer, now_ms);
+    } else if (may_judge && now_ms - peer->silent_since_ms >= hub->stall_ms * SILENT_STALLS_MAX) {
+        peer->silent_since_ms = now_ms;
+        link_peer_break(peer);
+    }
+}
+
 static void on_tick(void *user)
 {
     struct link_hub *hub = user;
@@ -187,9 +205,7 @@ static void on_tick(void *user)
 
     LIST_FOREACH (peer, &hub->peers, struct link_peer, node) {
         if (peer->link == NULL) {
-            if (!hub->listen) {
-                link_peer_tick_hello(peer, now_ms);
-            }
+            tick_without_session(peer, now_ms, may_judge);
         } else if (peer->link->state == LINK_UP) {
             link_session_tick(peer->link, now_ms, may_judge);
         }

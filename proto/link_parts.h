@@ -38,7 +38,8 @@ struct link_peer {
     uint32_t pipe;
     int64_t uid;
     int64_t pid;
-    struct link *link; /* NULL: no session */
+    struct link *link;        /* NULL: no session */
+    uint64_t silent_since_ms; /* listener, without a session: nothing has come since then */
     /* Dialer, without a session: */
     uint64_t offered_epoch; /* of our unanswered hello; 0: none */
     uint64_t offered_at_ms; /* the first time */

@@ -239,6 +239,18 @@ static void garbage_breaks_its_own_pipe_and_no_other(void **state)
     assert_int_equal(LISTENER(h)->downs, 0);
 }
 
+static void who_says_nothing_does_not_keep_a_pairs_only_place(void **state)
+{
+    struct harness *h = *state;
+    struct link_config tune = { .stall_ms = 20 };
+    harness_open(h, LISTENER(h), LINK_PAIR, true, &tune);
+    stranger_dials(h);
+    RUN_UNTIL(h, stranger_gone);
+    stranger_leaves();
+    harness_open(h, DIALER(h), LINK_PAIR, false, &tune);
+    RUN_UNTIL(h, both_up);
+}
+
 static void a_peer_of_another_user_is_closed_before_it_speaks(void **state)
 {
     struct harness *h = *state;
@@ -262,6 +274,7 @@ int main(void)
         TEST(a_dialer_told_hello_required_begins_a_new_session),
         TEST(a_hello_that_does_not_decode_is_refused),
         TEST(garbage_breaks_its_own_pipe_and_no_other),
+        TEST(who_says_nothing_does_not_keep_a_pairs_only_place),
         TEST(a_peer_of_another_user_is_closed_before_it_speaks),
         TEST(a_dialer_is_patient_with_who_hangs_up_on_it),
     };
