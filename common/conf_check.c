@@ -300,8 +300,6 @@ static int check_served(const struct conf *conf, struct err *err)
         { any_https(&conf->listen_peer_urls), "-listen-peer-urls with https", "use http URLs" },
         { conf->client_tls.auto_tls, "-auto-tls", "leave it out" },
         { conf->peer_tls.auto_tls, "-peer-auto-tls", "leave it out" },
-        { conf->discovery_srv[0] != '\0', "-discovery-srv",
-                "list the members with -initial-cluster" },
         { conf->proxy != CONF_PROXY_OFF, "-proxy", "leave it off and run a member" },
         { conf->force_new_cluster, "-force-new-cluster", "leave it out" },
         { conf->enable_discovery, "-enable-discovery", "leave it out" },
@@ -391,7 +389,10 @@ static int refuse_own_urls(const struct conf *conf, struct err *err)
         buf_appendf(&wanted, "%s%s", i == 0 ? "" : ",", urls->items[i]);
     }
     buf_append_byte(&wanted, '\0');
-    const char *hint = !is_set(conf, "initial-cluster") ? "forgot to set --initial-cluster flag?"
+    const char *hint = conf->discovery_srv[0] != '\0'
+                               ? "make --initial-advertise-peer-urls and the SRV records name the "
+                                 "same scheme, host and port"
+                       : !is_set(conf, "initial-cluster") ? "forgot to set --initial-cluster flag?"
                        : !is_set(conf, "initial-advertise-peer-urls")
                                ? "forgot to set --initial-advertise-peer-urls flag?"
                                : "make the two agree";
@@ -409,7 +410,7 @@ int conf_check_bootstrap(const struct conf *conf, struct err *err)
                 "discovery URL should not be set when joining existing initial cluster; leave "
                 "-discovery out and list the members with -initial-cluster");
     }
-    if (conf->discovery[0] != '\0' && peers->count == 0) {
+    if ((conf->discovery[0] != '\0' || conf->discovery_srv[0] != '\0') && peers->count == 0) {
         return 0; /* who they are is found later; this is called again then */
     }
     for (size_t i = 0; i < peers->count; i++) {

@@ -1,18 +1,23 @@
-"""Clusters that find their members: by a discovery URL, ours and Debian's etcd as the registry."""
+"""Clusters that find their members: by a discovery URL, ours and Debian's etcd as the registry, and by SRV records."""
 
 import contextlib
+import getpass
 import glob
 import http.server
+import json
+import os
+import shutil
 import socket
+import subprocess
 import threading
 import uuid
 
 import pytest
-from harness.places import poll
-from harness.server import Etcd, Quorate
+from harness.places import FreePort, poll
+from harness.server import Etcd, Quorate, _die_with_parent
 from harness.wire import exchange
 
-from members import Member
+from members import JSON, Member
 
 pytestmark = pytest.mark.ours
 
@@ -280,3 +285,147 @@ def test_a_url_is_not_for_joining_a_running_cluster(finders):
     member.spawn()
     assert member.process.wait(10) == 2
     assert "discovery URL should not be set when joining existing initial cluster; " in member.log()
+
+
+# SRV records.
+
+class NamedFinder(Finder):
+    """Its peer URL bears a name, as SRV records do."""
+
+    @property
+    def peer_url(self):
+        return "http://localhost:%d" % self.peer_port
+
+
+class NameServer:
+    """dnsmasq on a port of its own, with these records (service, target, port) of one domain."""
+
+    domain = "cluster.test"
+
+    def __init__(self, records):
+        self._port = FreePort()
+        self.address = "127.0.0.1:%d" % self._port.port
+        self.command = [
+            shutil.which("dnsmasq", path=os.environ.get("PATH", "") + ":/usr/sbin"), "--keep-in-foreground", "--conf-file=/dev/null",
+            "--port=%d" % self._port.port, "--listen-address=127.0.0.1", "--bind-interfaces", "--no-resolv", "--no-hosts",
+            "--pid-file=", "--user=" + getpass.getuser(), "--log-facility=-", "--local=/test/", "--local=/localhost/",
+        ] + ["--srv-host=%s._tcp.%s,%s,%d" % (service, self.domain, target, port) for service, target, port in records]
+
+    def __enter__(self):
+        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=_die_with_parent)
+        for line in self.process.stderr:
+            if b"started" in line:
+                return self
+        raise RuntimeError("dnsmasq ended with %s" % self.process.wait())
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stderr.close()
+        self._port.release()
+
+
+@pytest.fixture
+def named():
+    with contextlib.ExitStack() as stack:
+        def make(*names_):
+            made = [stack.enter_context(NamedFinder(name, ["--discovery-srv=" + NameServer.domain])) for name in names_]
+            for member in made:
+                member.env = {}
+            return made
+
+        yield make
+
+
+def use(members, records):
+    """A name server with the records, which the members ask."""
+    dns = NameServer(records)
+    for member in members:
+        member.env["QUORATE_RESOLVER"] = dns.address
+    return dns
+
+
+def http_records(members, service="_etcd-server", target="localhost"):
+    return [(service, target, m.peer_port) for m in members]
+
+
+def test_three_members_find_each_other_by_srv_records_and_restart_without_dns(named):
+    three = named("infra0", "infra1", "infra2")
+    with use(three, http_records(three)):
+        started(three)
+        assert three[0].put("/k", "v").status == 201
+        for member in three:
+            assert names(member) == ["infra0", "infra1", "infra2"]
+        urls = {u for m in three[0].ask("GET", "/v2/members").json["members"] for u in m["peerURLs"]}
+        assert urls == {m.peer_url for m in three}
+    for member in three:
+        member.stop()
+    started(three)
+    assert three[2].get("/k", quorum=True).json["node"]["value"] == "v"
+
+
+def test_the_suffix_is_part_of_the_service(named):
+    (member,) = named("infra0")
+    member.how.append("--discovery-srv-name=blue")
+    with use([member], http_records([member], "_etcd-server-blue")):
+        started([member])
+
+
+@pytest.mark.parametrize("also_http", [False, True])
+def test_https_members_are_refused_by_name(named, also_http):
+    (member,) = named("infra0")
+    records = http_records([member], "_etcd-server-ssl") + (http_records([member]) if also_http else [])
+    with use([member], records):
+        assert "name https://localhost:%d; https between members is not served" % member.peer_port in refusal(member)
+
+
+def test_a_member_that_no_record_leads_to_is_refused(named):
+    member, other = named("infra0", "infra1")
+    with use([member], http_records([other])):
+        line = refusal(member).replace("\\", "")
+        assert 'cannot find local etcd member "infra0" in SRV records; ' in line
+
+
+def test_a_domain_without_records_is_refused(named):
+    (member,) = named("infra0")
+    with use([member], []):
+        refusal(member)
+    log = member.log()
+    assert "error querying DNS SRV records for _etcd-server-ssl lookup _etcd-server-ssl._tcp.cluster.test: " in log
+    assert "error querying DNS SRV records for cluster.test: " in log and "; publish _etcd-server._tcp records" in log
+
+
+def test_a_target_without_an_address_is_left_out(named):
+    (member,) = named("infra0")
+    with use([member], http_records([member]) + [("_etcd-server", "gone.cluster.test", 1)]):
+        started([member])
+        assert names(member) == ["infra0"]
+        assert "couldn't resolve host gone.cluster.test of an SRV record: " in member.log()
+
+
+def test_an_address_in_place_of_the_records_name_is_refused(named):
+    (member,) = named("infra0")
+    member.how.append("--initial-advertise-peer-urls=http://127.0.0.1:%d" % member.peer_port)
+    with use([member], http_records([member])):
+        line = refusal(member)
+        assert "--initial-cluster must include infra0=http://127.0.0.1:%d given " % member.peer_port in line
+        assert "; make --initial-advertise-peer-urls and the SRV records name the same" in line
+
+
+def test_an_advertised_name_that_leads_nowhere_is_refused(named):
+    (member,) = named("infra0")
+    member.how.append("--initial-advertise-peer-urls=http://gone.cluster.test:%d" % member.peer_port)
+    with use([member], http_records([member])):
+        assert "couldn't resolve host gone.cluster.test: " in refusal(member)
+
+
+def test_a_joining_member_finds_the_others_by_srv_records(named):
+    first, second = named("infra0", "infra1")
+    with use([first], http_records([first])):
+        started([first])
+    answer = first.ask("POST", "/v2/members", json.dumps({"peerURLs": [second.peer_url]}), JSON)
+    assert answer.status == 201, answer
+    second.state = "existing"
+    with use([second], http_records([first, second])):
+        started([second])
+        assert names(second) == ["infra0", "infra1"]

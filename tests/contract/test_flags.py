@@ -261,8 +261,7 @@ def test_bare_word_in_the_initial_cluster_is_refused(quorate):
     assert message(result).endswith("error setting up initial cluster: URL scheme must be http or https: ")
 
 
-@pytest.mark.parametrize("flags", [["--proxy=on"], ["--proxy=readonly"],
-                                   ["--discovery-srv=a"], ["--enable-v2=false"]])
+@pytest.mark.parametrize("flags", [["--proxy=on"], ["--proxy=readonly"], ["--enable-v2=false"]])
 def test_what_is_not_served_is_said(quorate, flags):
     result = quorate(*flags)
     assert result.returncode == 2

@@ -9,6 +9,7 @@
 #include "common/url.h"
 #include "daemons/raftd/bootstrap/discovery.h"
 #include "daemons/raftd/bootstrap/fetch.h"
+#include "daemons/raftd/bootstrap/resolve.h"
 
 enum {
     ASK_STATIC_MS = 1000,
@@ -99,11 +100,15 @@ int bootstrap_new(struct loop *loop, const struct conf *conf, struct membership 
     CLEANUP(buf_fini) struct buf found = BUF_INIT;
     struct conf view;
 
-    if (conf->discovery[0] == '\0') {
+    if (conf->discovery[0] != '\0') {
+        TRY(discovery_run(conf, &found, err));
+        TRY(with_members(conf, (const char *)found.data, conf->discovery, &members, &view, err));
+    } else if (conf->discovery_srv[0] != '\0') {
+        TRY(resolve_srv(conf, &found, err));
+        TRY(with_members(conf, (const char *)found.data, NULL, &members, &view, err));
+    } else {
         return bootstrap_static(loop, conf, ret_membership, err);
     }
-    TRY(discovery_run(conf, &found, err));
-    TRY(with_members(conf, (const char *)found.data, conf->discovery, &members, &view, err));
     return bootstrap_static(loop, &view, ret_membership, err);
 }
 
@@ -189,7 +194,7 @@ static int check_self(const struct conf *conf, struct membership *remote, struct
     return entry->client_url_count > 0 ? refuse_known(remote->self_id, err) : 0;
 }
 
-int bootstrap_join(struct loop *loop, const struct conf *conf, struct membership *ret_membership,
+static int join(struct loop *loop, const struct conf *conf, struct membership *ret_membership,
         struct err *err)
 {
     struct fetched *answers = NULL;
@@ -223,4 +228,19 @@ int bootstrap_join(struct loop *loop, const struct conf *conf, struct membership
     }
     fetch_free(answers, count);
     return result;
+}
+
+int bootstrap_join(struct loop *loop, const struct conf *conf, struct membership *ret_membership,
+        struct err *err)
+{
+    CLEANUP(conf_fini) struct conf members = { 0 };
+    CLEANUP(buf_fini) struct buf found = BUF_INIT;
+    struct conf view;
+
+    if (conf->discovery_srv[0] == '\0') {
+        return join(loop, conf, ret_membership, err);
+    }
+    TRY(resolve_srv(conf, &found, err));
+    TRY(with_members(conf, (const char *)found.data, NULL, &members, &view, err));
+    return join(loop, &view, ret_membership, err);
 }

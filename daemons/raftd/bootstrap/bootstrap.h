@@ -6,7 +6,7 @@
 
 struct loop;
 
-/* State "new": the members of --initial-cluster, or those that a discovery URL leads to, which may take as long as they
+/* State "new": the members of --initial-cluster, or those that a discovery URL or SRV records lead to, which may take as long as they
  * take to start; refused if one of them knows that this one has run before. */
 int bootstrap_new(struct loop *loop, const struct conf *conf, struct membership *ret_membership,
         struct err *err);

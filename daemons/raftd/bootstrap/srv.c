@@ -1,0 +1,56 @@
+#include "daemons/raftd/bootstrap/srv.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+void srv_query_name(bool is_tls, const char *suffix, const char *domain, struct buf *out)
+{
+    buf_appendf(out, "_etcd-server%s%s%s._tcp.%s", is_tls ? "-ssl" : "",
+            suffix[0] == '\0' ? "" : "-", suffix, domain);
+    buf_append_byte(out, '\0');
+}
+
+bool srv_set_host(struct srv_record *record, const char *target)
+{
+    size_t bytes = strlen(target);
+
+    if (bytes > 0 && target[bytes - 1] == '.') {
+        bytes--;
+    }
+    if (bytes == 0 || bytes >= sizeof record->host) {
+        return false;
+    }
+    memcpy(record->host, target, bytes);
+    record->host[bytes] = '\0';
+    return true;
+}
+
+int srv_join(const struct srv_record *records, size_t count, const char *self_name, struct buf *out,
+        struct err *err)
+{
+    unsigned number = 0;
+    bool found_self = false;
+
+    for (size_t i = 0; i < count; i++) {
+        const struct srv_record *record = &records[i];
+        char numbered[16];
+        if (!record->is_self) {
+            do {
+                (void)snprintf(numbered, sizeof numbered, "%u", number++);
+            } while (strcmp(numbered, self_name) == 0);
+        }
+        found_self = found_self || record->is_self;
+        buf_appendf(out, "%s%s=%s://%s:%u", i == 0 ? "" : ",",
+                record->is_self ? self_name : numbered, record->is_tls ? "https" : "http",
+                record->host, (unsigned)record->port);
+    }
+    buf_append_byte(out, '\0');
+    if (!found_self) {
+        return err_set(err, -EINVAL,
+                "cannot find local etcd member \"%s\" in SRV records; none of them leads to an "
+                "address and port of --initial-advertise-peer-urls: correct that flag or the "
+                "records",
+                self_name);
+    }
+    return 0;
+}
