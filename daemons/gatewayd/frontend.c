@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "daemons/gatewayd/discovery.h"
 #include "daemons/gatewayd/v2/keys.h"
 #include "daemons/gatewayd/v2/path.h"
 #include "proto/op.h"
@@ -193,7 +194,9 @@ static void dispatch(
         break;
     case ROUTE_NONE:
     case ROUTE_COUNT:
-        answer_text(gw, request, 404, "404 page not found\n");
+        if (!discovery_on_request(gw, request, path)) {
+            answer_text(gw, request, 404, "404 page not found\n");
+        }
         break;
     }
 }

@@ -50,11 +50,12 @@ enum holder_kind {
 typedef void (*call_serve_fn)(struct gatewayd *gw, struct call *call);
 
 enum call_kind {
-    CALL_READ,    /* waits for the turn's end, or for a read index */
-    CALL_WRITE,   /* waits for an outcome */
-    CALL_MEMBER,  /* a membership change: waits for a result or an outcome */
-    CALL_HEALTH,  /* waits for a read index */
-    CALL_LISTING, /* at a thread, or waiting for one */
+    CALL_READ,      /* waits for the turn's end, or for a read index */
+    CALL_WRITE,     /* waits for an outcome */
+    CALL_MEMBER,    /* a membership change: waits for a result or an outcome */
+    CALL_HEALTH,    /* waits for a read index */
+    CALL_DISCOVERY, /* waits for a registry's outcome */
+    CALL_LISTING,   /* at a thread, or waiting for one */
 };
 
 /* A request that could not be answered where it was read. */
@@ -115,7 +116,7 @@ struct raft_view {
 
 /* The state as seen by the turn's transaction. */
 struct view {
-    char *state_dir; /* <data-dir>/member/state */
+    char *state_dir;             /* <data-dir>/member/state */
     uint64_t vouched_generation; /* the one that stored says may be read; 0: it has not said yet */
     struct state *state;
     struct state_read *read;

@@ -9,6 +9,7 @@
 
 #include "common/log.h"
 #include "common/loop.h"
+#include "daemons/gatewayd/discovery.h"
 #include "daemons/gatewayd/v2/render.h"
 #include "proto/applied.h"
 #include "proto/hello.h"
@@ -127,6 +128,8 @@ static void take_outcome(struct gatewayd *gw, const struct batch *batch, struct 
         answer_write(gw, call, batch, &outcome, has_event ? &event : NULL);
     } else if (call != NULL && call->kind == CALL_MEMBER) {
         members_on_outcome(gw, call, &outcome);
+    } else if (call != NULL && call->kind == CALL_DISCOVERY) {
+        discovery_on_outcome(gw, call, &outcome);
     }
     if (has_event) {
         tell_hub(gw, &event);
@@ -182,7 +185,8 @@ static void change_generation(struct gatewayd *gw, uint64_t generation)
     gw->applied_index = gw->view.meta.applied_index;
     gw->applied_term = gw->view.meta.applied_term;
     if (watch_hub_index(gw->hub) == 0) {
-        watch_hub_advance(gw->hub, gw->view.meta.etcd_index); /* the first: nobody waits for what was before */
+        watch_hub_advance(gw->hub,
+                gw->view.meta.etcd_index); /* the first: nobody waits for what was before */
     } else if (gw->view.meta.etcd_index < watch_hub_index(gw->hub)) {
         watches_end_all(gw, false);
         watch_hub_reset(gw->hub, gw->view.meta.etcd_index);

@@ -287,6 +287,64 @@ def test_a_url_is_not_for_joining_a_running_cluster(finders):
     assert "discovery URL should not be set when joining existing initial cluster; " in member.log()
 
 
+# The service.
+
+@pytest.fixture(scope="module")
+def service():
+    with Quorate(["--enable-discovery"], quick_clock=True) as started_:
+        yield started_.start()
+
+
+def new_url(service, query=""):
+    answer = exchange(service.port, "GET", "/new" + query)
+    assert answer.status == 200, answer
+    return answer.body.decode()
+
+
+def test_a_cluster_starts_from_a_url_of_the_service(service, finders):
+    url = new_url(service, "?size=2")
+    two = started([finders("infra%d" % i, ["--discovery=" + url]) for i in range(2)])
+    assert names(two[0]) == ["infra0", "infra1"]
+    shown = exchange(service.port, "GET", "/" + url.rsplit("/", 1)[1]).json["node"]
+    assert sorted(n["value"].split("=")[0] for n in shown["nodes"]) == ["infra0", "infra1"]
+
+
+@pytest.mark.parametrize("query, size", [("", "3"), ("?size=1", "1"), ("?size=9", "9"), ("?other=x&size=4", "4")])
+def test_the_service_writes_the_size_asked_for(service, query, size):
+    url = new_url(service, query)
+    assert url.startswith(service.url + "/v2/keys/_etcd/registry/")
+    assert exchange(service.port, "GET", url[len(service.url):] + "/_config/size").json["node"]["value"] == size
+
+
+@pytest.mark.parametrize("size", ["0", "10", "-1", "", "x", "3x", "03"])
+def test_other_sizes_are_refused(service, size):
+    assert exchange(service.port, "GET", "/new?size=" + size).status == 400
+
+
+def test_each_token_is_a_fresh_one(service):
+    tokens = {new_url(service).rsplit("/", 1)[1] for _ in range(50)}
+    assert len(tokens) == 50
+    assert all(len(t) == 32 and set(t) <= set("0123456789abcdef") for t in tokens)
+
+
+def test_only_get_is_served_there(service):
+    for path in ("/new", "/" + "0" * 32):
+        answer = exchange(service.port, "PUT", path)
+        assert (answer.status, answer.header("Allow")) == (405, "GET")
+
+
+def test_an_unknown_token_is_a_key_that_is_not_there(service):
+    answer = exchange(service.port, "GET", "/" + "0" * 32)
+    assert (answer.status, answer.json["errorCode"]) == (404, 100)
+
+
+def test_without_the_flag_there_is_no_service(own_server):
+    for path in ("/new", "/" + "0" * 32):
+        for method in ("GET", "PUT"):
+            answer = exchange(own_server.port, method, path)
+            assert (answer.status, answer.body) == (404, b"404 page not found\n")
+
+
 # SRV records.
 
 class NamedFinder(Finder):
