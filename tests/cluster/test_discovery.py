@@ -193,13 +193,14 @@ def test_a_restart_needs_no_registry(finders):
     assert "error connecting" not in two[0].log()
 
 
-def test_a_member_killed_while_it_waits_goes_on_where_it_was(own_server, finders):
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_a_member_ended_while_it_waits_goes_on_where_it_was(own_server, finders, end):
     registry = Registry(own_server, 2)
     first, second = (finders("infra%d" % i, by_url(registry)) for i in range(2))
     first.spawn()
     poll(registry.registered, 10, "registered")
     poll(lambda: "waiting for 1 more" in first.log(), 10, "waits")
-    first.kill()
+    assert getattr(first, end)() == {"kill": None, "stop": 143}[end]
     started([first, second])
     assert names(first) == ["infra0", "infra1"]
 

@@ -293,7 +293,12 @@ static int enter(struct discovery *discovery, struct err *err)
                 "check that its key space may be written without a password",
                 discovery->shown_url, discovery->status);
     }
-    return note_write(discovery, err);
+    struct err note_err = { 0 };
+    if (note_write(discovery, &note_err) < 0) {
+        log_warning_err(&note_err, "raftd.discovery.unnoted",
+                "consequence=\"a restart before the others are there needs a new discovery URL\"");
+    }
+    return 0;
 }
 
 /* Until the server asked has what was written through it. */
