@@ -106,8 +106,10 @@ _counter = iter(range(1, 1 << 30))
 
 @pytest.fixture
 def root(keys):
-    """A directory name that no other test uses."""
-    return "/t%d" % next(_counter)
+    """A directory name that no other test uses. It goes with the test: a TTL left in it would move the index later."""
+    name = "/t%d" % next(_counter)
+    yield name
+    keys.delete(name, "recursive=true")
 
 
 @pytest.fixture

@@ -34,7 +34,8 @@ def test_4_a_watch_does_not_move_it(keys, root):
     assert keys.index() == before
 
 
-def test_4_expiry_costs_one_per_node(keys, root):
+def test_4_expiry_costs_one_per_node(fresh_keys):
+    keys, root = fresh_keys, "/r"
     first = keys.put(root + "/a", "v", ttl=1).index
     keys.put(root + "/b", "v", ttl=1)
     with keys.watch(root, "recursive=true&stream=true") as watch:
@@ -43,7 +44,8 @@ def test_4_expiry_costs_one_per_node(keys, root):
     assert [e["node"]["key"] for e in events] == [root + "/a", root + "/b"]
 
 
-def test_4_expiry_of_a_directory_is_one_event(keys, root):
+def test_4_expiry_of_a_directory_is_one_event(fresh_keys):
+    keys, root = fresh_keys, "/r"
     keys.put(root + "/d", dir="true", ttl=1)
     last = keys.put(root + "/d/k", "v", ttl=1).index
     keys.put(root + "/e", "v", ttl=2)
