@@ -82,17 +82,6 @@ static void append_cmdline(struct buf *out)
     buf_append_byte(out, ']');
 }
 
-static const char *role_name(uint64_t role)
-{
-    static const char *const names[] = {
-        [RAFT_STATE_FOLLOWER] = "StateFollower",
-        [RAFT_STATE_PRE_CANDIDATE] = "StatePreCandidate",
-        [RAFT_STATE_CANDIDATE] = "StateCandidate",
-        [RAFT_STATE_LEADER] = "StateLeader",
-    };
-    return role < ARRAY_COUNT(names) ? names[role] : names[RAFT_STATE_FOLLOWER];
-}
-
 static void append_progress(struct gatewayd *gw, struct buf *out)
 {
     static const char *const states[] = { "StateProbe", "StateReplicate", "StateSnapshot" };
@@ -148,7 +137,7 @@ void admin_on_debug_vars(struct gatewayd *gw, struct http_request *request)
             raft->commit_index);
     buf_appendf(&out,
             ",\"lead\":\"%s\",\"raftState\":\"%s\",\"applied\":%" PRIu64 ",\"progress\":{",
-            ids_text(raft->leader_id, id), role_name(raft->role), gw->applied_index);
+            ids_text(raft->leader_id, id), stats_role_name(raft->role), gw->applied_index);
     append_progress(gw, &out);
     buf_append_str(&out, "},\"leadtransferee\":\"0\"}\n}\n");
     answer_begin(gw, request);

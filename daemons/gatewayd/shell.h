@@ -284,6 +284,7 @@ void members_on_outcome(struct gatewayd *gw, struct call *call, const struct out
 void members_append(struct buf *out, struct span encoded_member, struct codec_scratch *scratch);
 void members_serve_machines(struct gatewayd *gw, struct call *call);
 void stats_serve_store(struct gatewayd *gw, struct call *call);
+const char *stats_role_name(uint64_t role); /* as etcd spells it */
 void stats_serve_self(struct gatewayd *gw, struct call *call);
 void stats_on_leader(struct gatewayd *gw, struct http_request *request);
 void metrics_serve(struct gatewayd *gw, struct call *call);

@@ -98,7 +98,7 @@ static void append_duration(struct buf *out, uint64_t ns)
     buf_append_byte(out, 's');
 }
 
-static const char *role_name(uint64_t role)
+const char *stats_role_name(uint64_t role)
 {
     static const char *const names[] = {
         [RAFT_STATE_FOLLOWER] = "StateFollower",
@@ -125,7 +125,7 @@ void stats_serve_self(struct gatewayd *gw, struct call *call)
     buf_append_str(out, "{\"name\":");
     json_append_string(out, span_str(gw->conf->name));
     buf_appendf(out, ",\"id\":\"%s\",\"state\":\"%s\",\"startTime\":\"", ids_text(self_id, id),
-            role_name(raft->role));
+            stats_role_name(raft->role));
     append_local_time(out, gw->start_wall_ns);
     buf_appendf(out, "\",\"leaderInfo\":{\"leader\":\"%s\",\"uptime\":\"", leader);
     append_duration(out, since_ns == 0 || now_ns < since_ns ? 0 : now_ns - since_ns);

@@ -65,7 +65,6 @@ struct gateways {
     struct list waiting_changes;
     uint64_t next_context;
     struct codec_scratch scratch;
-    struct buf out;
 };
 
 static struct gateway *find_gateway(struct gateways *gateways, uint64_t instance)
@@ -382,7 +381,6 @@ struct gateways *gateways_close(struct gateways *gateways)
         free(change);
     }
     codec_scratch_fini(&gateways->scratch);
-    buf_fini(&gateways->out);
     free(gateways);
     return NULL;
 }

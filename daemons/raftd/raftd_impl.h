@@ -117,7 +117,6 @@ struct raftd {
     bool is_installing;            /* the log's new base is on its way to the disk */
     uint64_t recovered_last_index; /* where the log ended when this process read it */
     bool stored_was_up;
-    uint64_t refused_load_index; /* snapshots from here on could not be loaded; 0: none */
     uint64_t bytes_recovered;    /* of entries behind the last snapshot, found in the log at the start */
     uint64_t bytes_at_snapshot;  /* storage bytes_appended when the last one was recorded */
 };

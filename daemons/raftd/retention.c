@@ -11,17 +11,21 @@
 #include "daemons/raftd/raftd_impl.h"
 #include "proto/hello.h"
 
-static void keep(struct raftd *raftd, uint64_t index, uint64_t term, uint64_t time_ns)
+/* False where the membership at the index is not known: a base without it would keep the next start from reading the log. */
+static bool keep(struct raftd *raftd, uint64_t index, uint64_t term, uint64_t time_ns)
 {
     struct raft_members members;
 
+    if (!raft_get_members_at(raftd->raft, index, &members)) {
+        log_warning("raftd.snapshot.no_members", "index=%" PRIu64 " action=not_kept", index);
+        return false;
+    }
     raftd->snapshots =
             xrealloc(raftd->snapshots, (raftd->snapshot_count + 1) * sizeof *raftd->snapshots);
     struct kept_snapshot *kept = &raftd->snapshots[raftd->snapshot_count++];
     *kept = (struct kept_snapshot){ .index = index, .term = term, .time_ns = time_ns };
-    if (raft_get_members_at(raftd->raft, index, &members)) {
-        membership_encode(&raftd->membership, &members, &kept->configuration);
-    }
+    membership_encode(&raftd->membership, &members, &kept->configuration);
+    return true;
 }
 
 static void forget(struct raftd *raftd, size_t position)
@@ -98,7 +102,7 @@ int retention_recover(
         bool in_log = snapshot->index >= recovered->base.index && snapshot->index <= last_index;
         if (in_log && raft_term_at(raftd->raft, snapshot->index) == snapshot->term &&
                 snapshot_file_exists(raftd, snapshot->index, snapshot->term)) {
-            keep(raftd, snapshot->index, snapshot->term,
+            (void)keep(raftd, snapshot->index, snapshot->term,
                     recovered_time(recovered, snapshot->index));
         }
     }
@@ -221,7 +225,7 @@ void retention_on_install(struct raftd *raftd, const struct raft_base *base)
     while (raftd->snapshot_count > 0) {
         forget(raftd, raftd->snapshot_count - 1);
     }
-    keep(raftd, base->index, base->term, base->time_ns);
+    (void)keep(raftd, base->index, base->term, base->time_ns);
     storage_purge_before(raftd->storage, base->index + 1);
     log_line(LOG_LEVEL_INFO, "etcdserver", "recovered from incoming snapshot at index %" PRIu64,
             base->index);
@@ -247,7 +251,9 @@ void retention_on_snapshot_made(struct raftd *raftd, const struct snapshot_made 
     if (!time_at(raftd, made->index, &time_ns)) {
         return;
     }
-    keep(raftd, made->index, made->term, time_ns);
+    if (!keep(raftd, made->index, made->term, time_ns)) {
+        return;
+    }
     size_t kept_max = raftd->conf->max_snapshots;
     const struct wal_base *base = NULL;
     struct wal_base moved;

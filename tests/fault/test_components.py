@@ -205,8 +205,12 @@ LINKS = [("gatewayd", "raftd.ipc"), ("raftd", "raftd.ipc"), ("raftd", "apply.ipc
 
 
 @pytest.mark.parametrize("sender, path", LINKS, ids=["%s-to-%s" % link for link in LINKS])
-def test_a_lost_message_is_made_good_within_a_second(shim, sender, path):
-    """The nth message from now on is lost: a lone write, with nothing behind it that could show the loss, is answered."""
+def test_a_lost_message_is_made_good_long_before_the_time_out(shim, sender, path):
+    """The nth message from now on is lost: a lone write, with nothing behind it that could show the loss, is answered.
+
+    Links send again after 300 ms; the bound leaves room for a shared machine and is well below the 7 s of a time-out, which is
+    what a loss that nobody noticed would end in.
+    """
     with harness.new_server(env=shim.env) as server:
         server.start()
         keys = Keys(server.port)
