@@ -8,7 +8,6 @@
 
 #include <cmocka.h>
 
-#include "common/clock.h"
 #include "proto/apply.h"
 #include "proto/hello.h"
 
@@ -138,7 +137,6 @@ static void on_message(void *user, struct link *link, unsigned type, struct span
     }
     end->received = entry.index;
     end->messages++;
-    end->late_us = clock_monotonic_ns() / 1000 - end->harness->began_us;
     if (end->echo || (end->ping_pong && end->sent < end->to_send)) {
         end->link = link;
         (void)end_send(end);

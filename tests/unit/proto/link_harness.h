@@ -26,7 +26,6 @@ struct end {
     uint64_t received; /* numbers come as 1, 2, 3 ... within a session */
     uint64_t sent;
     uint64_t to_send; /* sends on by itself up to here, in this session */
-    uint64_t late_us; /* when the last number came, after harness->began_us */
     bool drop_in_up;
     bool echo;
     bool ping_pong;    /* sends one for each that comes, up to to_send */
@@ -44,7 +43,6 @@ struct harness {
     struct end ends[HARNESS_ENDS_MAX];
     bool timed_out;
     bool (*until)(struct harness *harness);
-    uint64_t began_us;
 };
 
 int harness_setup(void **state);
