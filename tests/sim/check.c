@@ -57,7 +57,6 @@ void check_fail(const struct sim *sim, const char *format, ...)
             print_node(&sim->nodes[i]);
         }
     }
-    (void)printf("replay: sim --first %" PRIu64 " --seeds 1 --verbose\n", sim->seed);
     (void)fflush(stdout);
     exit(1);
 }
@@ -155,7 +154,7 @@ static void check_leader(struct sim *sim, const struct node *node, const struct 
                 check->leaders[status->term], node->id);
     }
     check->leaders[status->term] = node->id;
-    sim->elections++;
+    sim->totals[SIM_ELECTIONS]++;
     for (uint64_t index = status->base_index + 1; index <= check->committed_last; index++) {
         if (check->committed_in[index] < status->term &&
                 raft_term_at(node->raft, index) != check->committed[index]) {
@@ -222,6 +221,7 @@ static void check_commit(struct sim *sim, struct node *node, const struct raft_s
             check->committed[index] = term;
             check->committed_in[index] = status->term;
             check->committed_last = index;
+            sim->totals[SIM_COMMITTED]++;
         } else if (check->committed[index] != term) {
             check_fail(sim,
                     "node %" PRIu64 " committed %" PRIu64 " with term %" PRIu64

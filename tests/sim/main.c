@@ -1,19 +1,64 @@
-/* main.c: sim --seeds N --first S [--members M] [--verbose]: runs N histories, the first with seed S. */
+/* main.c: runs histories, in processes of their own, side by side.
+ *
+ *   sim [--seeds N | --seconds S] [--first SEED] [--members M] [--jobs J] [--file FILE] [--verbose]
+ *
+ * N histories from SEED on, or as many as S seconds take; or those that FILE names, a seed at the start of each line. A
+ * worker that finds a breach says so and ends; so does one that the code under test brings down, and what its seed was
+ * is then said here. Ends with status 0 if all held, with what was run, and how fast. */
 #include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "tests/sim/sim.h"
 
-struct totals {
-    uint64_t steps;
-    uint64_t committed;
-    uint64_t elections;
-    uint64_t crashes;
-    uint64_t snapshots;
-    uint64_t changes;
-    uint64_t reads;
+enum {
+    JOBS_MAX = 64,
+    SEED_CPU_S_MAX = 60, /* one that takes longer goes round in circles */
+    LISTED_MAX = 4096,
 };
+
+struct totals {
+    uint64_t histories;
+    uint64_t numbers[SIM_TOTALS_COUNT];
+};
+
+/* Shared with the workers. */
+struct board {
+    _Atomic uint64_t taken; /* positions handed out */
+    _Atomic bool has_failed;
+    struct {
+        uint64_t seed; /* that it is at; 0: none */
+        struct totals totals;
+    } workers[JOBS_MAX];
+};
+
+struct plan {
+    uint64_t seeds; /* 0: until the time is over */
+    uint64_t first;
+    uint64_t seconds;
+    uint64_t jobs;
+    const char *file;
+    uint64_t listed[LISTED_MAX];
+    uint64_t until_ns; /* 0: no limit */
+    struct sim_options options;
+};
+
+static uint64_t monotonic_ns(void)
+{
+    struct timespec now;
+    INVARIANT_EQ(clock_gettime(CLOCK_MONOTONIC, &now), 0);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* ---- Arguments ------------------------------------------------------------------------------------------------ */
 
 static bool take_number(
         int argc, char **argv, int *position, const char *flag, uint64_t *ret_number)
@@ -32,40 +77,170 @@ static bool take_number(
     return true;
 }
 
-int main(int argc, char **argv)
+static bool take_arguments(int argc, char **argv, struct plan *plan)
 {
-    uint64_t seeds = 100;
-    uint64_t first = 1;
     uint64_t members = 0;
-    struct sim_options options = { 0 };
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--verbose") == 0) {
-            options.verbose = true;
-        } else if (!take_number(argc, argv, &i, "--seeds", &seeds) &&
-                   !take_number(argc, argv, &i, "--first", &first) &&
-                   !take_number(argc, argv, &i, "--members", &members)) {
-            (void)fprintf(stderr, "sim [--seeds N] [--first S] [--members 1..7] [--verbose]\n");
-            return 2;
+            plan->options.verbose = true;
+        } else if (strcmp(argv[i], "--file") == 0 && i + 1 < argc) {
+            plan->file = argv[++i];
+        } else if (!take_number(argc, argv, &i, "--seeds", &plan->seeds) &&
+                   !take_number(argc, argv, &i, "--seconds", &plan->seconds) &&
+                   !take_number(argc, argv, &i, "--first", &plan->first) &&
+                   !take_number(argc, argv, &i, "--members", &members) &&
+                   !take_number(argc, argv, &i, "--jobs", &plan->jobs)) {
+            return false;
         }
     }
-    options.members = (unsigned)MIN(members, UINT64_C(7));
-    struct totals totals = { 0 };
+    plan->options.members = (unsigned)MIN(members, UINT64_C(7));
+    plan->jobs = MAX(UINT64_C(1), MIN(plan->jobs, (uint64_t)JOBS_MAX));
+    if (plan->seconds > 0) {
+        plan->until_ns = monotonic_ns() + plan->seconds * 1000000000;
+        plan->seeds = plan->seeds == 0 ? UINT64_MAX : plan->seeds;
+    } else if (plan->seeds == 0) {
+        plan->seeds = 100;
+    }
+    return true;
+}
+
+static bool read_file(struct plan *plan)
+{
+    FILE *file = fopen(plan->file, "re");
+    if (file == NULL) {
+        (void)fprintf(stderr, "sim: %s: %m\n", plan->file);
+        return false;
+    }
+    char line[1024];
+    plan->seeds = 0;
+    while (fgets(line, sizeof line, file) != NULL && plan->seeds < LISTED_MAX) {
+        char *end;
+        uint64_t seed = strtoull(line, &end, 10);
+        if (end != line) {
+            plan->listed[plan->seeds++] = seed;
+        }
+    }
+    (void)fclose(file);
+    return true;
+}
+
+/* ---- Workers -------------------------------------------------------------------------------------------------- */
+
+static void limit_core(void)
+{
+    (void)setrlimit(RLIMIT_CORE, &(struct rlimit){ 0 }); /* the seed says more than a dump */
+}
+
+static void limit_cpu(time_t seconds)
+{
+    struct itimerval limit = { .it_value = { .tv_sec = seconds } };
+    INVARIANT_EQ(setitimer(ITIMER_PROF, &limit, NULL), 0);
+}
+
+NORETURN static void work(struct board *board, const struct plan *plan, size_t worker)
+{
     static struct sim sim;
-    for (uint64_t seed = first; seed < first + seeds; seed++) {
-        sim_run(seed, &options, &sim);
-        totals.steps += sim.steps;
-        totals.committed += sim.check.committed_last;
-        totals.elections += sim.elections;
-        totals.crashes += sim.crashes;
-        totals.snapshots += sim.snapshots_installed;
-        totals.changes += sim.changes;
-        totals.reads += sim.reads_granted;
+    static char said[1 << 16];
+    struct totals *totals = &board->workers[worker].totals;
+    limit_core();
+    if (!plan->options.verbose) {
+        (void)setvbuf(stdout, said, _IOFBF, sizeof said); /* in one piece */
+    }
+    while (!atomic_load(&board->has_failed) &&
+            (plan->until_ns == 0 || monotonic_ns() < plan->until_ns)) {
+        uint64_t position = atomic_fetch_add(&board->taken, 1);
+        if (position >= plan->seeds) {
+            break;
+        }
+        uint64_t seed = plan->file != NULL ? plan->listed[position] : plan->first + position;
+        board->workers[worker].seed = seed;
+        limit_cpu(SEED_CPU_S_MAX);
+        sim_run(seed, &plan->options, &sim);
+        limit_cpu(0);
+        board->workers[worker].seed = 0;
+        totals->histories++;
+        for (size_t i = 0; i < SIM_TOTALS_COUNT; i++) {
+            totals->numbers[i] += sim.totals[i];
+        }
         sim_fini(&sim);
     }
-    (void)printf("sim: %" PRIu64 " histories held: steps=%" PRIu64 " committed=%" PRIu64
-                 " elections=%" PRIu64 " crashes=%" PRIu64 " snapshots_installed=%" PRIu64
-                 " changes=%" PRIu64 " reads_granted=%" PRIu64 "\n",
-            seeds, totals.steps, totals.committed, totals.elections, totals.crashes,
-            totals.snapshots, totals.changes, totals.reads);
-    return 0;
+    (void)fflush(stdout);
+    _exit(0);
+}
+
+/* A worker has ended; true if with all well. */
+static bool look_at_end(const struct board *board, size_t worker, int status)
+{
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+        return true;
+    }
+    uint64_t seed = board->workers[worker].seed;
+    if (WIFSIGNALED(status)) {
+        (void)printf("FAILED seed=%" PRIu64 ": ended by signal %d (%s)\n", seed, WTERMSIG(status),
+                WTERMSIG(status) == SIGPROF ? "goes round in circles" : "see above");
+    }
+    (void)printf("replay: sim --first %" PRIu64 " --seeds 1 --verbose\n", seed);
+    return false;
+}
+
+static bool run_workers(struct board *board, const struct plan *plan)
+{
+    pid_t pids[JOBS_MAX];
+    bool is_well = true;
+    (void)fflush(stdout);
+    for (size_t i = 0; i < plan->jobs; i++) {
+        pids[i] = fork();
+        INVARIANT(pids[i] >= 0);
+        if (pids[i] == 0) {
+            work(board, plan, i);
+        }
+    }
+    for (size_t left = plan->jobs; left > 0; left--) {
+        int status;
+        pid_t pid = wait(&status);
+        for (size_t i = 0; i < plan->jobs; i++) {
+            if (pids[i] == pid && !look_at_end(board, i, status)) {
+                is_well = false;
+                atomic_store(&board->has_failed, true);
+            }
+        }
+    }
+    return is_well;
+}
+
+static void print_totals(const struct board *board, const struct plan *plan, uint64_t took_ns)
+{
+    struct totals sum = { 0 };
+    for (size_t i = 0; i < plan->jobs; i++) {
+        sum.histories += board->workers[i].totals.histories;
+        for (size_t j = 0; j < SIM_TOTALS_COUNT; j++) {
+            sum.numbers[j] += board->workers[i].totals.numbers[j];
+        }
+    }
+    (void)printf("sim: %" PRIu64 " histories held, %.0f an hour with %" PRIu64 " at a time:",
+            sum.histories, (double)sum.histories * 3600e9 / (double)took_ns, plan->jobs);
+    for (size_t i = 0; i < SIM_TOTALS_COUNT; i++) {
+        (void)printf(" %s=%" PRIu64, sim_total_names[i], sum.numbers[i]);
+    }
+    (void)printf("\n");
+}
+
+int main(int argc, char **argv)
+{
+    static struct plan plan = { .first = 1, .jobs = 1 };
+    if (!take_arguments(argc, argv, &plan)) {
+        (void)fprintf(stderr, "sim [--seeds N | --seconds S] [--first SEED] [--members 1..7] "
+                              "[--jobs J] [--file FILE] [--verbose]\n");
+        return 2;
+    }
+    if (plan.file != NULL && !read_file(&plan)) {
+        return 2;
+    }
+    struct board *board = mmap(
+            NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    INVARIANT(board != MAP_FAILED);
+    uint64_t began_ns = monotonic_ns();
+    bool is_well = run_workers(board, &plan);
+    print_totals(board, &plan, MAX(UINT64_C(1), monotonic_ns() - began_ns));
+    return is_well ? 0 : 1;
 }

@@ -87,7 +87,7 @@ void node_start(struct sim *sim, struct node *node)
 void node_crash(struct sim *sim, struct node *node, bool with_power)
 {
     INVARIANT(node->up);
-    sim->crashes++;
+    sim->totals[SIM_CRASHES]++;
     node->up = false;
     node->life++;
     node->raft = raft_free(node->raft);
@@ -191,11 +191,11 @@ static void settle_read(
 static void settle_reads(struct sim *sim, struct node *node, const struct raft_ready *ready)
 {
     for (size_t i = 0; i < ready->grant_count; i++) {
-        sim->reads_granted++;
+        sim->totals[SIM_READS_GRANTED]++;
         settle_read(sim, node, ready->grants[i].context, &ready->grants[i].index);
     }
     for (size_t i = 0; i < ready->read_refused_count; i++) {
-        sim->reads_refused++;
+        sim->totals[SIM_READS_REFUSED]++;
         settle_read(sim, node, ready->reads_refused[i].context, NULL);
     }
 }
@@ -206,7 +206,7 @@ static int node_step(struct sim *sim, struct node *node, struct raft_input *inpu
     input->now_ns = sim->now_ns + node->boot_skew_ns;
     input->wall_ns = UINT64_C(1700000000000000000) + sim->now_ns + node->wall_skew_ns;
     int result = raft_step(node->raft, input, &ready);
-    sim->steps++;
+    sim->totals[SIM_STEPS]++;
     check_step(sim, node, &ready);
     ambush(sim, node, &ready);
 
@@ -280,7 +280,7 @@ static void on_deliver(struct sim *sim, struct node *node, const struct sim_mess
     const struct raft_base *base = &message->message.base;
     if (after.base_index == base->index && before.base_index != base->index) {
         /* The file was there before the message was looked at; here it begins to count. */
-        sim->snapshots_installed++;
+        sim->totals[SIM_SNAPSHOTS_INSTALLED]++;
         keep_snapshot(
                 node, (struct sim_position){ base->index, base->term, message->snapshot_state });
         node->stored_up = false;
@@ -521,7 +521,7 @@ void node_propose_change(struct sim *sim, struct node *node, struct raft_change 
     };
     struct raft_input input = { .kind = RAFT_INPUT_PROPOSE,
         .proposal = { ++sim->next_context, { &entry, 1 } } };
-    sim->changes++;
+    sim->totals[SIM_CHANGES]++;
     (void)node_step(sim, node, &input);
 }
 

@@ -12,6 +12,17 @@ enum {
     FIRST_VOTERS_MAX = 7,
 };
 
+const char *const sim_total_names[SIM_TOTALS_COUNT] = {
+    [SIM_STEPS] = "steps",
+    [SIM_COMMITTED] = "committed",
+    [SIM_ELECTIONS] = "elections",
+    [SIM_CRASHES] = "crashes",
+    [SIM_SNAPSHOTS_INSTALLED] = "snapshots_installed",
+    [SIM_CHANGES] = "changes",
+    [SIM_READS_GRANTED] = "reads_granted",
+    [SIM_READS_REFUSED] = "reads_refused",
+};
+
 /* ---- The queue of events -------------------------------------------------------------------------------------- */
 
 static bool is_before(const struct event *a, const struct event *b)

@@ -107,10 +107,23 @@ struct node {
     uint64_t commit_seen;
 };
 
+/* What is counted, for the report; names in sim.c. */
+enum sim_total {
+    SIM_STEPS,
+    SIM_COMMITTED,
+    SIM_ELECTIONS,
+    SIM_CRASHES,
+    SIM_SNAPSHOTS_INSTALLED,
+    SIM_CHANGES,
+    SIM_READS_GRANTED,
+    SIM_READS_REFUSED,
+    SIM_TOTALS_COUNT,
+};
+extern const char *const sim_total_names[SIM_TOTALS_COUNT];
+
 struct sim_options {
     unsigned members; /* 0: drawn */
     bool verbose;
-    uint64_t steps_max;
 };
 
 struct sim {
@@ -127,7 +140,7 @@ struct sim {
     struct raft_options core; /* the same for all but id and seed */
     struct check check;
     bool verbose;
-    uint64_t steps;
+    uint64_t proposals;
 
     /* The weather. */
     bool calm;
@@ -140,14 +153,7 @@ struct sim {
     bool with_ambush; /* crashes and changes aim at the moments that are hardest to get right */
     bool with_compaction;
 
-    /* Totals, for the report. */
-    uint64_t crashes;
-    uint64_t elections;
-    uint64_t snapshots_installed;
-    uint64_t reads_granted;
-    uint64_t reads_refused;
-    uint64_t proposals;
-    uint64_t changes;
+    uint64_t totals[SIM_TOTALS_COUNT];
 };
 
 /* Runs the history of a seed; does not return if a check fails. */
