@@ -122,8 +122,8 @@ class Network:
 class HostMember(Member):
     """A member on a host of a network."""
 
-    def __init__(self, network, host, flags=()):
-        super().__init__("m%d" % host, flags, wrapper=["ip", "netns", "exec", network.name(host)])
+    def __init__(self, network, host, flags=(), env=None):
+        super().__init__("m%d" % host, flags, env=env, wrapper=["ip", "netns", "exec", network.name(host)])
         self.host = host
         self.address = "10.77.0.%d" % host
         self.port, self.peer_port = 2379, 2380
