@@ -1,6 +1,5 @@
 """One daemon away, the others at work: reads go on, watchers lose nothing and hear nothing twice."""
 
-import contextlib
 import json
 import os
 import random
@@ -198,78 +197,3 @@ def test_a_stopped_gatewayd_does_not_hold_the_state_back():
         assert used < 64 * 1024 * 1024 + 8192 * total, "%d bytes of state for %d keys" % (used, total)
         poll(lambda: exchange(server.port, "GET", "/v2/keys/meanwhile").status == 200, 10, "all is well")
         assert meanwhile.problems() == []
-
-
-LINKS = [("gatewayd", "raftd.ipc"), ("raftd", "raftd.ipc"), ("raftd", "apply.ipc"), ("stored", "apply.ipc"),
-         ("stored", "applied.ipc"), ("gatewayd", "applied.ipc")]
-
-
-@pytest.mark.parametrize("sender, path", LINKS, ids=["%s-to-%s" % link for link in LINKS])
-def test_a_lost_message_is_made_good_long_before_the_time_out(shim, sender, path):
-    """The nth message from now on is lost: a lone write, with nothing behind it that could show the loss, is answered.
-
-    Links send again after 300 ms; the bound leaves room for a shared machine and is well below the 7 s of a time-out, which is
-    what a loss that nobody noticed would end in.
-    """
-    with harness.new_server(env=shim.env) as server:
-        server.start()
-        keys = Keys(server.port)
-        keys.put("/k", "start")
-        lost = 0
-        for nth in range(1, sized(4, 9, 30)):
-            for ahead in (0, 3):
-                shim.forget()
-                shim.set("proc=%s call=sendmsg path=%s nth=%d count=1 do=drop" % (sender, path, nth))
-                before = keys.index()
-                count = ahead + 1
-                for number in range(count):
-                    began = time.monotonic()
-                    answer = keys.put("/k", "%d.%d" % (nth, number))
-                    taken = time.monotonic() - began
-                    assert answer.status == 200, answer
-                    assert taken < 2.5, "%.2f s with message %d lost" % (taken, nth)
-                    assert answer.index == before + number + 1, "applied twice, or answered for another"
-                with contextlib.suppress(TimeoutError):
-                    poll(shim.hits, 0.3, "the message is lost")  # Acknowledgements and beacons come by themselves.
-                lost += len(shim.hits())
-                # A watch is told too, without any further write.
-                watch = keys.watch("/k", "waitIndex=%d" % (before + count))
-                assert watch.event()["node"]["modifiedIndex"] == before + count
-                watch.close()
-        shim.set()
-        assert lost > 0, "no message was lost: the test saw nothing"
-        assert keys.index() == before + count
-        keys.close()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sender, path", LINKS, ids=["%s-to-%s" % link for link in LINKS])
-def test_a_lost_last_message_before_an_idle_time_reaches_watchers(shim, sender, path):
-    """A live watch hears of the last write although what told of it was lost."""
-    with harness.new_server(env=shim.env) as server:
-        server.start()
-        keys = Keys(server.port)
-        for nth in range(1, sized(3, 6, 20)):
-            with keys.watch("/k") as watch:
-                shim.set("proc=%s call=sendmsg path=%s nth=%d count=1 do=drop" % (sender, path, nth))
-                index = keys.put("/k", "v%d" % nth).index
-                began = time.monotonic()
-                assert watch.event()["node"]["modifiedIndex"] == index
-                assert time.monotonic() - began < 2.5
-        shim.set()
-        keys.close()
-
-
-@pytest.mark.slow
-def test_messages_lost_at_random_under_load(shim):
-    """Each 50th message of every daemon is lost; nothing is lost or applied twice for it."""
-    with harness.new_server(env=shim.env) as server:
-        server.start()
-        with Writers(server.port, "/w", count=16, timeout=20) as writers:
-            writers.wait_for(100)
-            for number in range(sized(10, 40, 400)):
-                shim.set(*["proc=%s call=sendmsg nth=%d count=1 do=drop" % (name, 5 + number % 40) for name in ("raftd", "stored", "gatewayd")])
-                writers.wait_for(30, timeout=30)
-            shim.set()
-            writers.wait_for(50)
-        assert writers.problems() == []
