@@ -236,8 +236,8 @@ int main(int argc, char **argv)
     if (plan.file != NULL && !read_file(&plan)) {
         return 2;
     }
-    struct board *board = mmap(
-            NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct board *board =
+            mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     INVARIANT(board != MAP_FAILED);
     uint64_t began_ns = monotonic_ns();
     bool is_well = run_workers(board, &plan);

@@ -205,7 +205,7 @@ static int begin_next_segment(struct wal *wal, struct wal_file *file, struct err
     if (r < 0) {
         return wal_fail(wal, err, r); /* the name may be there or not: no way back */
     }
-    file_close(&wal->file);
+    file_close(wal, &wal->file);
     wal->file = *file;
     *file = (struct wal_file){ .fd = -1 };
     wal->end = wal->synced = wal->zeroed = end;
@@ -221,7 +221,7 @@ static int roll(struct wal *wal, uint64_t bytes, struct err *err)
     TRY(spare_take(wal, record_padded(file_head_bytes(wal) + bytes), &file, err));
     int r = begin_next_segment(wal, &file, err);
     if (r < 0) {
-        file_close(&file);
+        file_close(wal, &file);
         (void)wal->io->unlink(wal->io->user, wal->dir_fd, NAMES_SPARE);
     }
     spare_release(wal);

@@ -238,7 +238,7 @@ static int read_route(
     struct reader reader;
     struct reader_batch batch;
 
-    int r = reader_init(&reader, wal->dir_fd, &route->segment.name, err);
+    int r = reader_init(&reader, wal->io, wal->dir_fd, &route->segment.name, err);
     if (r == -ENOENT) {
         return err_set(err, -ENOENT, "entry %" PRIu64 " was purged", request->next);
     }

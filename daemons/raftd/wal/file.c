@@ -47,7 +47,7 @@ int file_make(struct wal *wal, const char *name, uint64_t bytes, struct wal_file
     }
     int r = allocate(wal, name, &file, bytes, err);
     if (r < 0) {
-        file_close(&file);
+        file_close(wal, &file);
         (void)wal->io->unlink(wal->io->user, wal->dir_fd, name);
         return r;
     }
@@ -55,10 +55,10 @@ int file_make(struct wal *wal, const char *name, uint64_t bytes, struct wal_file
     return 0;
 }
 
-void file_close(struct wal_file *file)
+void file_close(const struct wal *wal, struct wal_file *file)
 {
     if (file->fd >= 0) {
-        (void)close(file->fd);
+        wal->io->close(wal->io->user, file->fd);
     }
     *file = (struct wal_file){ .fd = -1 };
 }

@@ -120,7 +120,7 @@ static inline bool is_no_space(int r)
 /* Creates and allocates `name`; -ENOSPC leaves nothing behind. */
 int file_make(struct wal *wal, const char *name, uint64_t bytes, struct wal_file *ret_file,
         struct err *err);
-void file_close(struct wal_file *file);
+void file_close(const struct wal *wal, struct wal_file *file);
 
 /* Writes all parts (used up) at offset, in one call where the kernel takes them so. Running out of space is
  * always -ENOSPC. */

@@ -1,9 +1,6 @@
 #include "daemons/raftd/wal/names.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
 
 #include "common/buf.h"
 
@@ -52,37 +49,21 @@ static int by_seq(const void *a, const void *b)
     return left->first_index < right->first_index ? -1 : left->first_index > right->first_index;
 }
 
-static int collect(DIR *dir, struct buf *segments, struct err *err)
+static void collect(void *user, const char *name)
 {
-    for (;;) {
-        errno = 0;
-        const struct dirent *entry = readdir(dir); // NOLINT(concurrency-mt-unsafe): own stream
-        if (entry == NULL) {
-            return errno == 0 ? 0 : err_errno(err, "list the log's directory");
-        }
-        struct names_segment segment;
-        if (names_parse(entry->d_name, &segment)) {
-            buf_append(segments, &segment, sizeof(segment));
-        }
+    struct names_segment segment;
+    if (names_parse(name, &segment)) {
+        buf_append(user, &segment, sizeof(segment));
     }
 }
 
-int names_list(int dir_fd, struct names_segment **ret_segments, size_t *ret_count, struct err *err)
+int names_list(const struct wal_io *io, int dir_fd, struct names_segment **ret_segments,
+        size_t *ret_count, struct err *err)
 {
-    /* Opened anew: a duplicate would share its position with the next listing. */
-    int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    if (dir == NULL) {
-        int r = err_errno(err, "open the log's directory");
-        if (fd >= 0) {
-            (void)close(fd);
-        }
-        return r;
-    }
     CLEANUP(buf_fini) struct buf segments = BUF_INIT;
-    int r = collect(dir, &segments, err);
-    (void)closedir(dir);
-    TRY(r);
+    if (io->list(io->user, dir_fd, collect, &segments) < 0) {
+        return err_errno(err, "list the log's directory");
+    }
     *ret_count = segments.bytes / sizeof(struct names_segment);
     if (*ret_count > 0) {
         qsort(segments.data, *ret_count, sizeof(struct names_segment), by_seq);

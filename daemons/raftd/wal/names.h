@@ -4,6 +4,7 @@
 #pragma once
 
 #include "common/err.h"
+#include "daemons/raftd/wal/io.h"
 
 enum {
     NAMES_SEGMENT_BYTES = 16 + 1 + 16 + 4 + 1
@@ -21,7 +22,8 @@ void names_format(const struct names_segment *segment, char ret_name[NAMES_SEGME
 bool names_parse(const char *name, struct names_segment *ret_segment);
 
 /* The directory's segments by rising seq, in an array the caller frees. */
-int names_list(int dir_fd, struct names_segment **ret_segments, size_t *ret_count, struct err *err);
+int names_list(const struct wal_io *io, int dir_fd, struct names_segment **ret_segments,
+        size_t *ret_count, struct err *err);
 
 /* -ENODATA where a number of the sequence is missing or there twice. */
 int names_check_sequence(

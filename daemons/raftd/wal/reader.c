@@ -1,37 +1,34 @@
 #include "daemons/raftd/wal/reader.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum {
     CHUNK_BYTES = 1 << 20
 };
 
-int reader_init(
-        struct reader *reader, int dir_fd, const struct names_segment *segment, struct err *err)
+int reader_init(struct reader *reader, const struct wal_io *io, int dir_fd,
+        const struct names_segment *segment, struct err *err)
 {
-    *reader = (struct reader){ .fd = -1, .chunk_bytes = CHUNK_BYTES };
+    *reader = (struct reader){ .io = io, .fd = -1, .chunk_bytes = CHUNK_BYTES };
     names_format(segment, reader->name);
-    reader->fd = openat(dir_fd, reader->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    reader->fd = io->open(io->user, dir_fd, reader->name, false);
     if (reader->fd < 0) {
         return err_errno(err, "open %s", reader->name);
     }
-    struct stat status;
-    if (fstat(reader->fd, &status) < 0) {
+    off_t file_bytes = io->size(io->user, reader->fd);
+    if (file_bytes < 0) {
         int r = err_errno(err, "stat %s", reader->name);
         reader_fini(reader);
         return r;
     }
-    reader->file_bytes = (uint64_t)status.st_size;
+    reader->file_bytes = (uint64_t)file_bytes;
     return 0;
 }
 
 void reader_fini(struct reader *reader)
 {
     if (reader->name[0] != '\0' && reader->fd >= 0) {
-        (void)close(reader->fd);
+        reader->io->close(reader->io->user, reader->fd);
     }
     buf_fini(&reader->window);
     *reader = (struct reader){ .fd = -1 };
@@ -54,8 +51,9 @@ static int fill_window(struct reader *reader, uint64_t offset, size_t bytes, str
     (void)buf_reserve(&reader->window, wanted);
     reader->window_offset = offset;
     while (reader->window.bytes < wanted) {
-        ssize_t r = pread(reader->fd, reader->window.data + reader->window.bytes,
-                wanted - reader->window.bytes, (off_t)(offset + reader->window.bytes));
+        ssize_t r = reader->io->pread(reader->io->user, reader->fd,
+                reader->window.data + reader->window.bytes, wanted - reader->window.bytes,
+                (off_t)(offset + reader->window.bytes));
         if (r < 0 && errno == EINTR) {
             continue;
         }
@@ -150,7 +148,7 @@ bool reader_next_record(struct reader_batch *batch, struct record *ret_record, u
 /* The next offset from `offset` on where the file may hold anything but zeros. */
 static uint64_t skip_hole(const struct reader *reader, uint64_t offset)
 {
-    off_t data = lseek(reader->fd, (off_t)offset, SEEK_DATA);
+    off_t data = reader->io->seek_data(reader->io->user, reader->fd, (off_t)offset);
     if (data < 0) {
         /* ENXIO: nothing but a hole up to the end. Anything else: cannot tell, so look. */
         return errno == ENXIO ? reader->file_bytes : offset;

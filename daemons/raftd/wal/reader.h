@@ -8,6 +8,7 @@
 #include "daemons/raftd/wal/record.h"
 
 struct reader {
+    const struct wal_io *io;
     int fd;
     char name[NAMES_SEGMENT_BYTES];
     uint64_t file_bytes;
@@ -31,8 +32,8 @@ struct reader_batch {
 };
 
 /* Opens dir_fd's segment for reading from its start. */
-int reader_init(
-        struct reader *reader, int dir_fd, const struct names_segment *segment, struct err *err);
+int reader_init(struct reader *reader, const struct wal_io *io, int dir_fd,
+        const struct names_segment *segment, struct err *err);
 void reader_fini(struct reader *reader); /* zeroed is fine */
 
 /* Goes to a batch in the middle; what is before it is not looked at. */

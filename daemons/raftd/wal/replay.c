@@ -36,7 +36,7 @@ static int check_head(const struct segment *segment, const char *name, struct re
 int replay_open_segment(struct wal *wal, const struct segment *segment, struct reader *reader,
         struct reader_batch *ret_batch, struct err *err)
 {
-    TRY(reader_init(reader, wal->dir_fd, &segment->name, err));
+    TRY(reader_init(reader, wal->io, wal->dir_fd, &segment->name, err));
     int r = reader_next_batch(reader, ret_batch, err);
     if (r == 0) {
         r = damaged(reader->name, 0, "no whole batch at its beginning", err);

@@ -6,8 +6,6 @@
  * On a disk too full for a second file the records are written anew in place: the same bytes over themselves, which
  * a crash may interrupt anywhere. */
 #include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
 
 #include "daemons/raftd/wal/internal.h"
 
@@ -23,7 +21,7 @@ static int copy_bytes(struct wal *wal, const char *name, int from_fd, int to_fd,
     uint64_t offset = 0;
     while (offset < wal->end) {
         size_t bytes = (size_t)MIN(wal->end - offset, (uint64_t)COPY_BYTES);
-        ssize_t r = pread(from_fd, chunk.data, bytes, (off_t)offset);
+        ssize_t r = wal->io->pread(wal->io->user, from_fd, chunk.data, bytes, (off_t)offset);
         if (r < 0 && errno == EINTR) {
             continue;
         }
@@ -102,7 +100,7 @@ static int rewrite_last(struct wal *wal, struct segment *last, struct err *err)
 {
     char name[NAMES_SEGMENT_BYTES];
     names_format(&last->name, name);
-    int from_fd = openat(wal->dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    int from_fd = wal->io->open(wal->io->user, wal->dir_fd, name, true);
     if (from_fd < 0) {
         return err_errno(err, "open %s", name);
     }
@@ -111,7 +109,7 @@ static int rewrite_last(struct wal *wal, struct segment *last, struct err *err)
         TRY(rewrite_in_place(wal, name, from_fd, last, err)); /* from_fd is wal->file now */
     } else {
         r = r == 0 ? copy_last(wal, name, from_fd, last, err) : r;
-        (void)close(from_fd);
+        wal->io->close(wal->io->user, from_fd);
         TRY(r);
         wal->end += RECORD_BATCH_BYTES;
     }

@@ -77,7 +77,7 @@ int spare_take(struct wal *wal, uint64_t bytes, struct wal_file *ret_file, struc
     }
     wal->is_spare_busy = true;
     if (wal->spare.fd >= 0 && wal->spare.capacity < bytes) {
-        file_close(&wal->spare); /* a batch larger than a segment: the file is made anew */
+        file_close(wal, &wal->spare); /* a batch larger than a segment: the file is made anew */
     }
     bool is_missing = wal->spare.fd < 0;
     (void)pthread_mutex_unlock(&wal->mutex);

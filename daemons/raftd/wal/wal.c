@@ -113,8 +113,8 @@ struct wal *wal_close(struct wal *wal)
     }
     leave_mark(wal);
     reader_fini(&wal->reader);
-    file_close(&wal->file);
-    file_close(&wal->spare);
+    file_close(wal, &wal->file);
+    file_close(wal, &wal->spare);
     if (wal->dir_fd >= 0) {
         (void)close(wal->dir_fd);
     }
@@ -155,18 +155,29 @@ static int lock_dir(struct wal *wal, struct err *err)
     return lockfile_open(path, &wal->lock_fd, err);
 }
 
-int wal_exists(const char *dir, struct err *err)
+static int has_segments(const struct wal_io *io, int dir_fd, struct err *err)
+{
+    struct names_segment *segments = NULL;
+    size_t segment_count = 0;
+    int r = names_list(io, dir_fd, &segments, &segment_count, err);
+    free(segments);
+    return r < 0 ? r : segment_count > 0;
+}
+
+static int exists(const struct wal_io *io, const char *dir, struct err *err)
 {
     int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir_fd < 0) {
         return errno == ENOENT ? 0 : err_errno(err, "open %s", dir);
     }
-    struct names_segment *segments = NULL;
-    size_t segment_count = 0;
-    int r = names_list(dir_fd, &segments, &segment_count, err);
+    int r = has_segments(io, dir_fd, err);
     (void)close(dir_fd);
-    free(segments);
-    return r < 0 ? r : segment_count > 0;
+    return r;
+}
+
+int wal_exists(const char *dir, struct err *err)
+{
+    return exists(&wal_io_system, dir, err);
 }
 
 /* ---- A new log ------------------------------------------------------------------------------------------------ */
@@ -226,9 +237,9 @@ static int sync_parent(struct wal *wal, struct err *err)
 static int create_in(struct wal *wal, const struct wal_write *first, struct err *err)
 {
     TRY(lock_dir(wal, err));
-    int exists = wal_exists(wal->dir, err);
-    TRY(exists);
-    if (exists > 0) {
+    int is_there = has_segments(wal->io, wal->dir_fd, err);
+    TRY(is_there);
+    if (is_there > 0) {
         return err_set(err, -EEXIST, "%s holds a log already", wal->dir);
     }
     TRY(file_remove_unfinished(wal, err));
@@ -282,22 +293,33 @@ int wal_create_with(const struct wal_config *config, const struct wal_base *base
 
 /* ---- An existing one ------------------------------------------------------------------------------------------ */
 
+static int measure(const struct wal *wal, struct segment *segment, struct err *err)
+{
+    char name[NAMES_SEGMENT_BYTES];
+    names_format(&segment->name, name);
+    int fd = wal->io->open(wal->io->user, wal->dir_fd, name, false);
+    if (fd < 0) {
+        return err_errno(err, "open %s", name);
+    }
+    off_t file_bytes = wal->io->size(wal->io->user, fd);
+    int r = file_bytes < 0 ? err_errno(err, "stat %s", name) : 0;
+    wal->io->close(wal->io->user, fd);
+    segment->file_bytes = r < 0 ? 0 : (uint64_t)file_bytes;
+    return r;
+}
+
 static int list_segments(struct wal *wal, struct err *err)
 {
     struct names_segment *names = NULL;
     size_t name_count = 0;
-    TRY(names_list(wal->dir_fd, &names, &name_count, err));
+    TRY(names_list(wal->io, wal->dir_fd, &names, &name_count, err));
     int r = name_count == 0 ? err_set(err, -ENOENT, "%s holds no log", wal->dir)
                             : names_check_sequence(names, name_count, err);
     for (size_t i = 0; r == 0 && i < name_count; i++) {
-        char name[NAMES_SEGMENT_BYTES];
-        struct stat status;
-        names_format(&names[i], name);
-        if (fstatat(wal->dir_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0) {
-            r = err_errno(err, "stat %s", name);
-        } else {
-            wal_add_segment(wal,
-                    &(struct segment){ .name = names[i], .file_bytes = (uint64_t)status.st_size });
+        struct segment segment = { .name = names[i] };
+        r = measure(wal, &segment, err);
+        if (r == 0) {
+            wal_add_segment(wal, &segment);
         }
     }
     free(names);
@@ -337,7 +359,7 @@ int wal_open(const struct wal_config *config, struct wal **ret_wal, struct err *
     CLEANUP(wal_closep) struct wal *wal = wal_new(config);
 
     wal->mode = WAL_MODE_READING;
-    if (wal_exists(config->dir, NULL) == 0) {
+    if (exists(wal->io, config->dir, NULL) == 0) {
         return err_set(err, -ENOENT, "%s holds no log", config->dir); /* and gets no LOCK file */
     }
     TRY(lock_dir(wal, err));

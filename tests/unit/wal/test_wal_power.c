@@ -166,6 +166,12 @@ static void disk_init(struct disk *disk, const char *dir, uint64_t seed, unsigne
             .sync_file = disk_sync,
             .rename = disk_rename,
             .unlink = disk_unlink,
+            .open = wal_io_system.open,
+            .close = wal_io_system.close,
+            .pread = wal_io_system.pread,
+            .size = wal_io_system.size,
+            .seek_data = wal_io_system.seek_data,
+            .list = wal_io_system.list,
         },
         .dir_fd = open(dir, O_RDONLY | O_DIRECTORY),
         .random = seed * 0x9e3779b97f4a7c15 | 1,
@@ -194,7 +200,7 @@ static int open_by_inode(const struct disk *disk, ino_t inode)
     size_t segment_count = 0;
     int found = -1;
     char name[NAMES_SEGMENT_BYTES];
-    assert_int_equal(names_list(disk->dir_fd, &segments, &segment_count, NULL), 0);
+    assert_int_equal(names_list(&wal_io_system, disk->dir_fd, &segments, &segment_count, NULL), 0);
     for (size_t i = 0; found < 0 && i < segment_count; i++) {
         names_format(&segments[i], name);
         int fd = openat(disk->dir_fd, name, O_RDWR);

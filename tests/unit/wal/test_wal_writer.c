@@ -118,6 +118,12 @@ static int setup(void **state)
         .sync_file = pass_sync_file,
         .rename = pass_rename,
         .unlink = pass_unlink,
+        .open = wal_io_system.open,
+        .close = wal_io_system.close,
+        .pread = wal_io_system.pread,
+        .size = wal_io_system.size,
+        .seek_data = wal_io_system.seek_data,
+        .list = wal_io_system.list,
     };
     (void)pthread_mutex_init(&bench->mutex, NULL);
     (void)pthread_cond_init(&bench->changed, NULL);

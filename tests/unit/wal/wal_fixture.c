@@ -420,6 +420,12 @@ void fault_init(struct fault *fault)
             .sync_file = fault_sync_file,
             .rename = fault_rename,
             .unlink = fault_unlink,
+            .open = wal_io_system.open,
+            .close = wal_io_system.close,
+            .pread = wal_io_system.pread,
+            .size = wal_io_system.size,
+            .seek_data = wal_io_system.seek_data,
+            .list = wal_io_system.list,
         },
         .error = EIO,
     };
