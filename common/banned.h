@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#ifdef QUORATE_USES_OPENSSL /* its headers name a member rand; common/tls alone sets this */
+#include <openssl/evp.h>
+#endif
 
 /* glibc's fortified headers make this a macro where the compiler has no __va_arg_pack: clang. A macro that is poisoned
  * is a warning in each file. */

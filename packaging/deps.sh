@@ -13,7 +13,7 @@ set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 # curl is for the first request that quickstart.sh and the README name.
 build="build-essential meson ninja-build pkg-config libuv1-dev libnng-dev libmsgpack-dev libsodium-dev liblmdb-dev libjansson-dev libcurl4-openssl-dev libssl-dev libc-ares-dev curl"
-tests="$build libcmocka-dev python3 python3-pytest strace iproute2 nftables dnsmasq-base"
+tests="$build libcmocka-dev openssl python3 python3-pytest strace iproute2 nftables dnsmasq-base"
 peers="etcd-client python3-etcd wrk"
 checkers="clang clang-tidy libclang-rt-dev cppcheck"
 
