@@ -342,7 +342,8 @@ static int make_dir(const char *path, struct err *err)
             *slash = '\0';
         }
         if (mkdir(copy, 0700) < 0 && errno != EEXIST) {
-            r = err_errno(err, "cannot access data directory: mkdir %s", copy);
+            (void)err_errno(err, "cannot access data directory: mkdir %s", copy);
+            r = err_mend(err, "mend its rights, or give --data-dir another folder");
         }
         if (slash == NULL) {
             break;

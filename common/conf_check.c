@@ -64,7 +64,7 @@ static int check_bootstrap_choice(const struct conf *conf, struct err *err)
     if (set_count > 1) {
         return refuse(err,
                 "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", "
-                "\"discovery\" or \"discovery-srv\"");
+                "\"discovery\" or \"discovery-srv\"; leave the others out");
     }
     return 0;
 }
@@ -84,13 +84,15 @@ static int merge_old_name(struct conf *conf, const struct old_name *old, const c
 
     if (addr[0] != '\0') {
         if (is_set(conf, old->advertise)) {
-            return refuse(err, "Set only one of flags -%s and -%s", old->advertise, old->addr);
+            return refuse(err, "Set only one of flags -%s and -%s; drop -%s, the old name",
+                    old->advertise, old->addr, old->addr);
         }
         TRY(derive(conf, old->advertise, err, "%s://%s", scheme, addr));
     }
     if (bind[0] != '\0' || addr[0] != '\0') {
         if (bind[0] != '\0' && is_set(conf, old->listen)) {
-            return refuse(err, "Set only one of flags -%s and -%s", old->listen, old->bind);
+            return refuse(err, "Set only one of flags -%s and -%s; drop -%s, the old name",
+                    old->listen, old->bind, old->bind);
         }
         if (bind[0] != '\0') {
             return derive(conf, old->listen, err, "%s://%s", scheme, bind);
@@ -125,7 +127,7 @@ static int check_advertised(const struct conf *conf, struct err *err)
 
     if (listens && !advertises && !may_be_proxy) {
         return refuse(err,
-                "-advertise-client-urls is required when -listen-client-urls is set explicitly: "
+                "-advertise-client-urls is required when -listen-client-urls is set explicitly; "
                 "give it the URLs that clients are to use");
     }
     if (conf->listen_client_urls.count == 0) {
@@ -146,20 +148,21 @@ static int check_timers(const struct conf *conf, struct err *err)
     uint64_t least_ms;
 
     if (heartbeat_ms == 0) {
-        return refuse(err, "--heartbeat-interval must be >0 (set to 0ms)");
+        return refuse(err, "--heartbeat-interval must be >0 (set to 0ms); 100 suits most networks");
     }
     if (election_ms == 0) {
-        return refuse(err, "--election-timeout must be >0 (set to 0ms)");
+        return refuse(err, "--election-timeout must be >0 (set to 0ms); 1000 suits most networks");
     }
     if (__builtin_mul_overflow(heartbeat_ms, 5U, &least_ms) || least_ms > election_ms) {
         return refuse(err,
                 "-election-timeout[%" PRIu64 "ms] should be at least as 5 times as "
-                "-heartbeat-interval[%" PRIu64 "ms]",
+                "-heartbeat-interval[%" PRIu64 "ms]; raise the first or lower the second",
                 election_ms, heartbeat_ms);
     }
     if (election_ms > ELECTION_TIMEOUT_MS_MAX) {
         return refuse(err,
-                "-election-timeout[%" PRIu64 "ms] is too long, and should be set less than %dms",
+                "-election-timeout[%" PRIu64 "ms] is too long, and should be set less than %dms; "
+                "ten times the round trip between members is enough",
                 election_ms, ELECTION_TIMEOUT_MS_MAX);
     }
     return 0;
@@ -238,20 +241,22 @@ static int check_tls(struct conf *conf, const struct conf_tls *tls, const struct
     struct url url;
 
     if (has_cert != has_key) {
-        return refuse(err, "KeyFile and CertFile must both be present[key: %s, cert: %s]",
-                tls->key_file, tls->cert_file);
+        return refuse(err,
+                "KeyFile and CertFile must both be present[key: %s, cert: %s]; give both "
+                "-%scert-file and -%skey-file, or neither",
+                tls->key_file, tls->cert_file, prefix, prefix);
     }
     for (size_t i = 0; i < urls->count; i++) {
         TRY(url_parse(urls->items[i], URL_KIND_TCP_OR_UNIX, &url, err));
         if (url_is_tls(&url) && !has_cert && !tls->auto_tls) {
             return refuse(err,
-                    "cannot listen on TLS for %s: KeyFile and CertFile are not presented: give "
+                    "cannot listen on TLS for %s: KeyFile and CertFile are not presented; give "
                     "-%scert-file and -%skey-file, or a http URL",
                     urls->items[i], prefix, prefix);
         }
         if (!url_is_tls(&url) && tls->client_cert_auth) {
             return refuse(err,
-                    "-%sclient-cert-auth cannot be kept on %s: use https there, or drop the flag",
+                    "-%sclient-cert-auth cannot be kept on %s; use https there, or drop the flag",
                     prefix, urls->items[i]);
         }
         if (!url_is_tls(&url) && has_cert) {
@@ -312,7 +317,7 @@ static int check_served(const struct conf *conf, struct err *err)
     };
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
         if (rows[i].asked) {
-            return err_set(err, -ENOTSUP, "%s is not served by this version: %s", rows[i].flag,
+            return err_set(err, -ENOTSUP, "%s is not served by this version; %s", rows[i].flag,
                     rows[i].mend);
         }
     }
@@ -418,17 +423,16 @@ int conf_check_bootstrap(const struct conf *conf, struct err *err)
         for (size_t j = i + 1; j < peers->count; j++) {
             if (strcmp(peers->items[i].url, peers->items[j].url) == 0) {
                 return err_set(err, -EINVAL,
-                        "initial cluster %s has duplicate url %s: give each member URLs of its own "
-                        "in --initial-cluster",
+                        "initial cluster %s has duplicate url; %s stands there twice: give each "
+                        "member URLs of its own in --initial-cluster",
                         initial_cluster_text(conf), peers->items[i].url);
             }
         }
     }
     if (!found_self) {
         return err_set(err, -EINVAL,
-                "couldn't find local name \"%s\" in the initial cluster configuration: add %s=URL "
-                "to "
-                "--initial-cluster, or set --name to the name used there",
+                "couldn't find local name \"%s\" in the initial cluster configuration; add %s=URL "
+                "to --initial-cluster, or set --name to the name used there",
                 conf->name, conf->name);
     }
     if (conf->initial_cluster_state == CONF_CLUSTER_NEW && !own_urls_match(conf)) {

@@ -58,7 +58,7 @@ static int add_resolved(
     int r = getaddrinfo(url->host, service, &hints, &found);
     if (r != 0 || found == NULL) {
         return err_set(err, -EADDRNOTAVAIL,
-                "listen tcp: lookup %s: %s: give -%s an address of this host", url->host,
+                "listen tcp: lookup %s: %s; give -%s an address of this host", url->host,
                 gai_strerror(r), flag);
     }
     const struct addrinfo *chosen = found;
@@ -119,7 +119,7 @@ static int refuse_bind(int reason, const struct place *place, const char *flag, 
     const char *mend = reason == EADDRINUSE ? "stop what listens there (ss -ltnp shows it), or give"
                        : reason == EACCES   ? "ports below 1024 need rights; give"
                                             : "give";
-    return err_set(err, -reason, "listen tcp %s%s%s:%s: bind: %s: %s -%s another URL",
+    return err_set(err, -reason, "listen tcp %s%s%s:%s: bind: %s; %s -%s another URL",
             is_v6 ? "[" : "", host, is_v6 ? "]" : "", port,
             reason == EADDRINUSE ? "address already in use" : strerror_r(reason, text, sizeof text),
             mend, flag);
@@ -177,16 +177,15 @@ static int listen_unix(
 
     if (strlen(url->path) >= sizeof address.sun_path) {
         return err_set(err, -ENAMETOOLONG,
-                "listen unix %s: the path is longer than %zu bytes: give -%s a shorter one",
+                "listen unix %s: the path is longer than %zu bytes; give -%s a shorter one",
                 url->path, sizeof address.sun_path - 1, flag);
     }
     memcpy(address.sun_path, url->path, strlen(url->path) + 1);
     if (lstat(url->path, &stat) == 0 && S_ISSOCK(stat.st_mode)) {
         if (connect_unix(&address) == 0 || errno == EAGAIN) {
             return err_set(err, -EADDRINUSE,
-                    "listen unix %s: bind: address already in use: stop what listens there, or "
-                    "give "
-                    "-%s another path",
+                    "listen unix %s: bind: address already in use; stop what listens there, or "
+                    "give -%s another path",
                     url->path, flag);
         }
         (void)unlink(url->path);

@@ -131,7 +131,8 @@ static int set_peers(struct conf_peers *field, const char *text, struct err *err
         size_t name_bytes = strcspn(item, "=");
         const char *peer_url = item[name_bytes] == '=' ? item + name_bytes + 1 : "";
         if (url_parse(peer_url, URL_KIND_TCP, &url, err) < 0) {
-            return err_prefix(err, "error setting up initial cluster");
+            (void)err_prefix(err, "error setting up initial cluster");
+            return err_mend(err, "write each member as NAME=http://HOST:PORT");
         }
         peers.items = xrealloc(peers.items, (peers.count + 1) * sizeof *peers.items);
         peers.items[peers.count++] =

@@ -38,6 +38,16 @@ int err_errno(struct err *err, const char *format, ...)
     return code;
 }
 
+int err_mend(struct err *err, const char *mend)
+{
+    if (err == NULL) {
+        return -EIO;
+    }
+    size_t used = strnlen(err->text, sizeof err->text - 1);
+    (void)snprintf(err->text + used, sizeof err->text - used, "; %s", mend);
+    return err->code < 0 ? err->code : -EIO;
+}
+
 int err_prefix(struct err *err, const char *format, ...)
 {
     char prefix[ERR_TEXT_BYTES / 2];

@@ -8,7 +8,9 @@
 
 #include "common/macros.h"
 
-enum { ERR_TEXT_BYTES = 1024 };
+enum {
+    ERR_TEXT_BYTES = 1024
+};
 
 struct err {
     int code; /* negative errno, 0: none */
@@ -20,6 +22,9 @@ int err_set(struct err *err, int code, const char *format, ...) PRINTF_LIKE(3, 4
 
 /* As err_set with -errno, the text followed by ": " and strerror. */
 int err_errno(struct err *err, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* Puts "; mend" behind the text that is there already; returns err's code. */
+int err_mend(struct err *err, const char *mend);
 
 /* Puts "format: " before the text that is there already; returns err's code. */
 int err_prefix(struct err *err, const char *format, ...) PRINTF_LIKE(2, 3);

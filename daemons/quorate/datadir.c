@@ -78,7 +78,7 @@ static bool is_etcd_log(const char *path)
 static int refuse_etcd(const char *dir, const char *what, const char *version, struct err *err)
 {
     return err_set(err, -EINVAL,
-            "%s holds the data of etcd %s (%s): give --data-dir a new folder and import the data; "
+            "%s holds the data of etcd %s (%s); give --data-dir a new folder and import the data: "
             "nothing was changed",
             dir, version, what);
 }
@@ -117,14 +117,13 @@ static int check_kind(const struct conf *conf, struct err *err)
 
     if (is_member && is_proxy) {
         return err_set(err, -EINVAL,
-                "invalid datadir. Both member and proxy directories exist. (%s: remove the one "
-                "that "
-                "is not wanted, or give --data-dir another folder)",
+                "invalid datadir. Both member and proxy directories exist.; remove the one in %s "
+                "that is not wanted, or give --data-dir another folder",
                 conf->data_dir);
     }
     if (is_proxy) {
         return err_set(err, -EINVAL,
-                "%s is a proxy's, and the proxy is not served by this version: give --data-dir "
+                "%s is a proxy's, and the proxy is not served by this version; give --data-dir "
                 "another folder",
                 conf->data_dir);
     }
@@ -140,15 +139,14 @@ static int check_log_lost(const struct conf *conf, bool *ret_is_new, struct err 
     *ret_is_new = !find_suffix(conf->wal_dir, ".wal", path);
     if (*ret_is_new && exists(conf->data_dir, "member/state/CURRENT")) {
         return err_set(err, -EINVAL,
-                "there is a state in %s/member/state but no log in %s: give --wal-dir the folder "
-                "that "
-                "this member's log is in, or restore a backup",
+                "there is a state in %s/member/state but no log in %s; give --wal-dir the folder "
+                "that this member's log is in, or restore a backup",
                 conf->data_dir, conf->wal_dir);
     }
     join(snap_dir, "%s/member/snap", conf->data_dir);
     if (*ret_is_new && find_suffix(snap_dir, ".snap", path)) {
         return err_set(err, -EINVAL,
-                "there are snapshots in %s but no log in %s: give --wal-dir the folder that this "
+                "there are snapshots in %s but no log in %s; give --wal-dir the folder that this "
                 "member's log is in, or restore a backup",
                 snap_dir, conf->wal_dir);
     }
@@ -166,8 +164,8 @@ static int check_locks(const struct conf *conf, struct err *err)
         pid_t holder = lockfile_holder(paths[i]);
         if (holder != 0) {
             return err_set(err, -EWOULDBLOCK,
-                    "data directory %s is in use by process %ld (%s): stop that one, or give "
-                    "--data-dir another folder",
+                    "open wal error: file already locked; data directory %s is in use by process "
+                    "%ld (%s): stop that one, or give --data-dir another folder",
                     conf->data_dir, (long)holder, paths[i]);
         }
     }
@@ -212,16 +210,16 @@ static int check_writable(const char *dir, const char *flag, bool *ret_missing, 
     }
     if (stat(path, &stat_) < 0) {
         return err_set(err, -errno,
-                "error listing data dir: %s: %s: mend its rights, or give --%s another folder",
+                "error listing data dir: %s: %s; mend its rights, or give --%s another folder",
                 path, strerror(errno), flag);
     }
     if (!S_ISDIR(stat_.st_mode)) {
         return err_set(err, -EINVAL,
-                "error listing data dir: %s is not a folder: give --%s another one", path, flag);
+                "error listing data dir: %s is not a folder; give --%s another one", path, flag);
     }
     if (access(path, R_OK | W_OK | X_OK) < 0) {
         return err_set(err, -errno,
-                "cannot access data directory: %s %s: %s: mend its rights, or give --%s another "
+                "cannot access data directory: %s %s: %s; mend its rights, or give --%s another "
                 "folder",
                 *ret_missing ? "mkdir in" : "write to", path, strerror(errno), flag);
     }
@@ -234,7 +232,7 @@ static int check_file_system(const struct conf *conf, struct err *err)
 
     if (statfs(conf->data_dir, &fs) == 0 && fs.f_type == NFS_MAGIC) {
         return err_set(err, -EINVAL,
-                "%s is on NFS, where locks cannot be relied on: give --data-dir a local disk",
+                "%s is on NFS, where locks cannot be relied on; give --data-dir a local disk",
                 conf->data_dir);
     }
     return 0;
@@ -264,7 +262,8 @@ int datadir_open(struct datadir *datadir, const struct conf *conf, struct err *e
     join(path, "%s/member/LOCK", conf->data_dir);
     int r = lockfile_open(path, &datadir->lock_fd, err);
     if (r < 0) {
-        (void)err_prefix(err, "data directory %s is in use (--data-dir)", conf->data_dir);
+        (void)err_prefix(err, "open wal error: file already locked");
+        (void)err_mend(err, "stop that one, or give --data-dir another folder");
     }
     return r;
 }

@@ -29,7 +29,8 @@ static int check_limits(struct err *err)
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur <= FD_LIMIT_MIN) {
         return err_set(err, -EMFILE,
                 "file descriptor limit[%llu] of etcd process is too low, and should be set higher "
-                "than %d to ensure internal usage (ulimit -n)",
+                "than %d to ensure internal usage; raise it with ulimit -n, or LimitNOFILE= of a "
+                "unit",
                 (unsigned long long)limit.rlim_cur, FD_LIMIT_MIN);
     }
     return 0;

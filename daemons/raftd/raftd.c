@@ -1,5 +1,6 @@
 #include "daemons/raftd/raftd.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -101,8 +102,26 @@ static int begin_cluster(struct raftd *raftd, struct err *err)
     return result;
 }
 
-/* stored makes a state only once there is a log: one without the other has lost it, or was given another folder. A new log
- * would in the end reach the state's index, and then it is the state that would be given up. */
+/* Whether the folder has a file whose name ends so. */
+static bool has_file(const char *dir, const char *suffix)
+{
+    DIR *stream = opendir(dir);
+    bool found = false;
+
+    if (stream == NULL) {
+        return false;
+    }
+    for (struct dirent *entry = readdir(stream); entry != NULL && !found; entry = readdir(stream)) {
+        size_t bytes = strlen(entry->d_name);
+        found = bytes > strlen(suffix) &&
+                strcmp(entry->d_name + bytes - strlen(suffix), suffix) == 0;
+    }
+    (void)closedir(stream);
+    return found;
+}
+
+/* stored makes a state and snapshots only once there is a log: the one without the other has lost it, or was given another
+ * folder. A new log would in the end reach their index, and then it is they that would be given up. */
 static int check_log_lost(const struct conf *conf, struct err *err)
 {
     char path[4096];
@@ -110,10 +129,16 @@ static int check_log_lost(const struct conf *conf, struct err *err)
 
     if (length > 0 && (size_t)length < sizeof path && access(path, F_OK) == 0) {
         return err_set(err, -EINVAL,
-                "there is a state in %s/member/state but no log in %s: give --wal-dir the folder "
-                "that "
-                "this member's log is in, or restore a backup",
+                "there is a state in %s/member/state but no log in %s; give --wal-dir the folder "
+                "that this member's log is in, or restore a backup",
                 conf->data_dir, conf->wal_dir);
+    }
+    length = snprintf(path, sizeof path, "%s/member/snap", conf->data_dir);
+    if (length > 0 && (size_t)length < sizeof path && has_file(path, ".snap")) {
+        return err_set(err, -EINVAL,
+                "there are snapshots in %s but no log in %s; give --wal-dir the folder that this "
+                "member's log is in, or restore a backup",
+                path, conf->wal_dir);
     }
     return 0;
 }

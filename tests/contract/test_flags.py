@@ -129,7 +129,7 @@ def told(quorate):
     def run(*flags, **variables):
         result = quorate("--data-dir=/dev/null", *flags, **variables)
         assert result.returncode == 2
-        assert message(result).startswith("error listing data dir: /dev/null is not a folder")
+        assert message(result).startswith("error listing data dir: /dev/null is not a folder; ")
         return result.stderr
 
     return run
@@ -251,21 +251,23 @@ def test_contradiction_is_refused(quorate, flags, reason):
     result = quorate(*flags)
     assert result.returncode == 2
     line = message(result)
-    assert line.startswith("error verifying flags, " + reason)
+    assert line.startswith("error verifying flags, " + reason + "; ")  # and the mend behind it
     assert line.endswith(". See 'quorate --help'.")
+    assert len(line) > len("error verifying flags, " + reason + "; . See 'quorate --help'.") + 10
 
 
 def test_bare_word_in_the_initial_cluster_is_refused(quorate):
     result = quorate("--initial-cluster=word")
     assert result.returncode == 2
-    assert message(result).endswith("error setting up initial cluster: URL scheme must be http or https: ")
+    assert message(result).endswith("error setting up initial cluster: URL scheme must be http or https: ; "
+                                    "write each member as NAME=http://HOST:PORT")
 
 
 @pytest.mark.parametrize("flags", [["--proxy=on"], ["--proxy=readonly"], ["--enable-v2=false"]])
 def test_what_is_not_served_is_said(quorate, flags):
     result = quorate(*flags)
     assert result.returncode == 2
-    assert "is not served by this version: " in message(result)
+    assert "is not served by this version; " in message(result)
 
 
 # The daemons themselves.

@@ -149,7 +149,7 @@ def tree(path):
 def test_port_of_clients_in_use_is_refused_before_anything_is_written(suite):
     with socket.create_server(("127.0.0.1", suite.port)):
         result = suite.run(*suite.flags())
-    assert_refused(result, 1, "listen tcp 127.0.0.1:%d: bind: address already in use" % suite.port,
+    assert_refused(result, 1, "listen tcp 127.0.0.1:%d: bind: address already in use; " % suite.port,
                    "-listen-client-urls")
     assert not os.path.exists(suite.data_dir)
 
@@ -157,7 +157,7 @@ def test_port_of_clients_in_use_is_refused_before_anything_is_written(suite):
 def test_port_of_peers_in_use_is_refused_before_anything_is_written(suite):
     with socket.create_server(("127.0.0.1", suite.peer_port)):
         result = suite.run(*suite.flags())
-    assert_refused(result, 1, "listen tcp 127.0.0.1:%d: bind: address already in use" % suite.peer_port,
+    assert_refused(result, 1, "listen tcp 127.0.0.1:%d: bind: address already in use; " % suite.peer_port,
                    "-listen-peer-urls")
     assert not os.path.exists(suite.data_dir)
 
@@ -175,7 +175,7 @@ def test_ipv6_loopback_that_is_taken_refuses_localhost(suite):
 
 def test_name_that_does_not_resolve_is_refused(suite):
     result = suite.run(*suite.flags(listen_client_urls="http://no-such-host.invalid:%d" % suite.port))
-    assert_refused(result, 1, "lookup no-such-host.invalid", "-listen-client-urls")
+    assert_refused(result, 1, "listen tcp: lookup no-such-host.invalid: ", "; give -listen-client-urls ")
     assert not os.path.exists(suite.data_dir)
 
 
@@ -183,7 +183,7 @@ def test_data_dir_that_is_a_file_is_refused(suite):
     with open(suite.data_dir, "w") as file:
         file.write("mine")
     result = suite.run(*suite.flags())
-    assert_refused(result, 2, "error listing data dir", suite.data_dir, "--data-dir")
+    assert_refused(result, 2, "error listing data dir: %s is not a folder; give --data-dir " % suite.data_dir)
     with open(suite.data_dir) as file:
         assert file.read() == "mine"
 
@@ -194,10 +194,10 @@ def test_data_dir_without_rights_is_refused(suite):
     os.chmod(suite.folder, 0o755)
     os.chmod(os.path.dirname(suite.folder), 0o755)
     result = suite.run(*suite.flags(), preexec_fn=lambda: os.setuid(65534))
-    assert_refused(result, 1, "cannot access data directory", "--data-dir")
+    assert_refused(result, 1, "cannot access data directory: write to ", "; mend its rights, or give --data-dir ")
     assert os.listdir(suite.data_dir) == []
     missing = suite.run(*suite.flags(data_dir=suite.data_dir + "/deeper"), preexec_fn=lambda: os.setuid(65534))
-    assert_refused(missing, 1, "cannot access data directory: mkdir in", "--data-dir")
+    assert_refused(missing, 1, "cannot access data directory: mkdir in", "; mend its rights, or give --data-dir ")
 
 
 def test_data_dir_with_member_and_proxy_is_refused(suite):
@@ -205,13 +205,13 @@ def test_data_dir_with_member_and_proxy_is_refused(suite):
     os.makedirs(suite.data_dir + "/proxy")
     before = tree(suite.data_dir)
     assert_refused(suite.run(*suite.flags()), 2,
-                   "invalid datadir. Both member and proxy directories exist.", "--data-dir")
+                   "invalid datadir. Both member and proxy directories exist.; remove ", "--data-dir")
     assert tree(suite.data_dir) == before
 
 
 def test_data_dir_of_a_proxy_is_refused(suite):
     os.makedirs(suite.data_dir + "/proxy")
-    assert_refused(suite.run(*suite.flags()), 2, "is a proxy's", "--data-dir")
+    assert_refused(suite.run(*suite.flags()), 2, "is a proxy's", "; give --data-dir")
 
 
 def test_data_dir_of_etcd_0_4_is_refused(suite):
@@ -219,7 +219,7 @@ def test_data_dir_of_etcd_0_4_is_refused(suite):
     for name in ("log", "conf"):
         open(os.path.join(suite.data_dir, name), "w").close()
     before = tree(suite.data_dir)
-    assert_refused(suite.run(*suite.flags()), 2, "etcd 0.4", "--data-dir")
+    assert_refused(suite.run(*suite.flags()), 2, "etcd 0.4", "; give --data-dir")
     assert tree(suite.data_dir) == before
 
 
@@ -229,22 +229,21 @@ def test_data_dir_of_etcd_2_is_refused(suite):
     with open(suite.data_dir + "/member/wal/0000000000000000-0000000000000000.wal", "wb") as wal:
         wal.write(bytes.fromhex("0400000000000000080410002000000000000000" "0801109eb7d7c60e1a160893"))
     before = tree(suite.data_dir)
-    assert_refused(suite.run(*suite.flags()), 2, "the data of etcd 2", "--data-dir")
+    assert_refused(suite.run(*suite.flags()), 2, "the data of etcd 2", "; give --data-dir")
     assert tree(suite.data_dir) == before
 
 
 def test_data_dir_of_etcd_3_is_refused(suite):
     os.makedirs(suite.data_dir + "/member/snap")
     open(suite.data_dir + "/member/snap/db", "w").close()
-    assert_refused(suite.run(*suite.flags()), 2, "the data of etcd", "member/snap/db", "--data-dir")
+    assert_refused(suite.run(*suite.flags()), 2, "the data of etcd", "member/snap/db", "; give --data-dir")
 
 
 def test_snapshots_without_a_log_are_refused_with_both_paths(suite):
     os.makedirs(suite.data_dir + "/member/snap")
     open(suite.data_dir + "/member/snap/0000000000000002-0000000000000010.snap", "w").close()
     before = tree(suite.data_dir)
-    assert_refused(suite.run(*suite.flags()), 2, suite.data_dir + "/member/snap", suite.data_dir + "/member/wal",
-                   "--wal-dir")
+    assert_refused(suite.run(*suite.flags()), 2, suite.data_dir + "/member/snap", suite.data_dir + "/member/wal; give --wal-dir ")
     assert tree(suite.data_dir) == before
 
 
@@ -253,7 +252,8 @@ def test_locked_data_dir_is_refused_with_the_holder(suite):
     other = free_ports(2)
     result = suite.run(*suite.flags(listen_client_urls="http://127.0.0.1:%d" % other[0],
                                     listen_peer_urls="http://127.0.0.1:%d" % other[1]))
-    assert_refused(result, 1, "in use by process %d" % suite.process.pid, "--data-dir")
+    assert_refused(result, 1, "open wal error: file already locked; data directory %s is in use by process %d"
+                   % (suite.data_dir, suite.process.pid), "or give --data-dir another folder")
 
 
 def test_lock_left_by_a_killed_process_does_not_hinder(suite):
@@ -270,7 +270,8 @@ def test_too_few_descriptors_are_refused(suite):
         resource.setrlimit(resource.RLIMIT_NOFILE, (120, 120))
 
     result = suite.run(*suite.flags(), preexec_fn=limit)
-    assert_refused(result, 1, "file descriptor limit[120] of etcd process is too low, and should be set higher than 150")
+    assert_refused(result, 1, "file descriptor limit[120] of etcd process is too low, and should be set higher than 150",
+                   "; raise it with ulimit -n")
 
 
 def test_missing_daemon_is_refused(suite):
@@ -282,14 +283,19 @@ def test_missing_daemon_is_refused(suite):
 
 @pytest.mark.parametrize("changed, status, text", [
     ({"initial_cluster": "a=http://127.0.0.1:1"}, 2,
-     "couldn't find local name \"m\" in the initial cluster configuration"),
-    ({"initial_cluster": "m=http://127.0.0.1:1"}, 2, "--initial-cluster must include m="),
-    ({"initial_cluster": "m=http://127.0.0.1:1,n=http://127.0.0.1:1"}, 2, "has duplicate url"),
-    ({"name": None}, 2, "forgot to set --initial-cluster flag?"),
+     "couldn't find local name \"m\" in the initial cluster configuration; add m=URL to --initial-cluster"),
+    ({"initial_cluster": "m=http://127.0.0.1:1"}, 2, "--initial-cluster must include m={0} given "
+     "--initial-advertise-peer-urls={0}; make the two agree"),
+    ({"initial_cluster": "m=http://127.0.0.1:1", "initial_advertise_peer_urls": None}, 2,
+     "--initial-cluster must include m=http://localhost:2380,m=http://localhost:7001 given --initial-advertise-peer-urls="
+     "http://localhost:2380,http://localhost:7001; forgot to set --initial-advertise-peer-urls flag?"),
+    ({"initial_cluster": "m=http://127.0.0.1:1,n=http://127.0.0.1:1"}, 2,
+     "initial cluster m=http://127.0.0.1:1,n=http://127.0.0.1:1 has duplicate url; "),
+    ({"name": None}, 2, "; forgot to set --initial-cluster flag?"),
 ])
 def test_bootstrap_that_contradicts_itself_is_refused(suite, changed, status, text):
     result = suite.run(*suite.flags(**changed))
-    assert_refused(result, status, text)
+    assert_refused(result, status, text.format(suite.peer_url))
     assert not os.path.exists(suite.data_dir)
 
 

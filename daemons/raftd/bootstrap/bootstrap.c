@@ -1,19 +1,23 @@
 #include "daemons/raftd/bootstrap/bootstrap.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/conf_table.h"
 #include "common/ids.h"
 #include "common/log.h"
 #include "common/url.h"
+#include "daemons/raftd/bootstrap/compat.h"
 #include "daemons/raftd/bootstrap/discovery.h"
 #include "daemons/raftd/bootstrap/fetch.h"
 #include "daemons/raftd/bootstrap/resolve.h"
+#include "version.h"
 
 enum {
     ASK_STATIC_MS = 1000,
     ASK_JOIN_MS = 10000,
+    LISTED_BYTES_MAX = 320, /* of the cluster in a refusal: the mend is to fit too */
 };
 
 /* The peer URLs of the others in --initial-cluster; the array is the caller's. */
@@ -145,12 +149,38 @@ static const struct membership_entry *match_name(
     return NULL;
 }
 
+/* Refuses with the cluster as it was found between etcd's words; what does not fit is left out. */
+static int refuse_lists(
+        const struct membership *remote, const char *why, const char *mend, struct err *err)
+{
+    CLEANUP(buf_fini) struct buf text = BUF_INIT;
+    char id[IDS_TEXT_BYTES];
+
+    buf_appendf(&text, "{ClusterID:%s Members:[", ids_text(remote->cluster_id, id));
+    for (size_t i = 0; i < remote->count && text.bytes < LISTED_BYTES_MAX; i++) {
+        const struct membership_entry *entry = &remote->items[i];
+        if (entry->removed) {
+            continue;
+        }
+        buf_appendf(&text, "%s{ID:%s PeerURLs:[", text.data[text.bytes - 1] == '[' ? "" : " ",
+                ids_text(entry->id, id));
+        for (size_t j = 0; j < entry->url_count; j++) {
+            buf_appendf(&text, "%s%s", j == 0 ? "" : " ", entry->peer_urls[j]);
+        }
+        buf_appendf(&text, "] Name:%s}", entry->name);
+    }
+    buf_append(&text, "]}", sizeof "]}");
+    return err_set(err, -EINVAL, "error validating peerURLs %s: %s; %s", (const char *)text.data,
+            why, mend);
+}
+
 /* The list given and the list that the cluster has must be the same but for names. */
 static int check_lists(const struct conf *conf, struct membership *remote, struct err *err)
 {
     const struct conf_peers *own = &conf->initial_cluster;
     size_t own_count = 0;
     size_t remote_count = 0;
+    char mend[480];
 
     for (size_t i = 0; i < remote->count; i++) {
         remote_count += !remote->items[i].removed;
@@ -159,20 +189,20 @@ static int check_lists(const struct conf *conf, struct membership *remote, struc
         own_count += i == 0 || strcmp(own->items[i].name, own->items[i - 1].name) != 0;
     }
     if (own_count != remote_count) {
-        return err_set(err, -EINVAL,
-                "error validating peerURLs: member count is unequal: --initial-cluster names %zu "
-                "members, the cluster has %zu; add this member first (member add) and list all "
-                "members as the cluster has them",
+        (void)snprintf(mend, sizeof mend,
+                "--initial-cluster names %zu members, the cluster has %zu: add this member first "
+                "(member add) and list all members as the cluster has them",
                 own_count, remote_count);
+        return refuse_lists(remote, "member count is unequal", mend, err);
     }
     for (size_t i = 0; i < own->count; i++) {
         const struct membership_entry *entry = match_name(conf, own->items[i].name, remote);
         if (entry == NULL) {
-            return err_set(err, -EINVAL,
-                    "error validating peerURLs: unmatched member while checking PeerURLs: the "
-                    "cluster knows no member with the URLs of %s (%s); write them in "
+            (void)snprintf(mend, sizeof mend,
+                    "the cluster knows no member with the URLs of %.64s (%.200s): write them in "
                     "--initial-cluster as member list shows them",
                     own->items[i].name, own->items[i].url);
+            return refuse_lists(remote, "unmatched member while checking PeerURLs", mend, err);
         }
         if (strcmp(own->items[i].name, conf->name) == 0) {
             remote->self_id = entry->id;
@@ -218,6 +248,9 @@ static int join(struct loop *loop, const struct conf *conf, struct membership *r
     } else {
         best->membership.cluster_id = best->cluster_id;
         result = check_self(conf, &best->membership, err);
+        if (result == 0) {
+            result = compat_check(span_str(best->version), QUORATE_VERSION, err);
+        }
     }
     if (result == 0) {
         char id[IDS_TEXT_BYTES];

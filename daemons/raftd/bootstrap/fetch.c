@@ -68,6 +68,10 @@ static void on_answer(struct question *question, struct span frame)
     answer.cluster_id = list.cluster_id;
     answer.from_id = list.member_id;
     answer.leader_id = list.leader_id;
+    if (list.version.bytes > 0) {
+        memcpy(answer.version, list.version.data,
+                MIN(list.version.bytes, sizeof answer.version - 1));
+    }
     if (list.configuration.bytes > 0 &&
             membership_decode(list.configuration, &answer.membership, NULL) < 0) {
         answer.cluster_id = 0;

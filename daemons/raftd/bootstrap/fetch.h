@@ -11,6 +11,7 @@ struct fetched {
     uint64_t cluster_id; /* 0: it is about to bootstrap itself */
     uint64_t from_id;
     uint64_t leader_id;
+    char version[64]; /* of who answers; cut where it is longer */
     struct membership membership;
 };
 

@@ -255,7 +255,8 @@ static enum peer_refusal judge_hello(struct peers *peers, const struct peer_hell
 
     if (hello->protocol != PEER_PROTOCOL_VERSION) {
         (void)snprintf(text, bytes,
-                "peer protocol %" PRIu64 " and %d differ: run neighbouring versions",
+                "incompatible version: peer protocol %" PRIu64 " and %d differ; run neighbouring "
+                "versions",
                 hello->protocol, PEER_PROTOCOL_VERSION);
         return PEER_REFUSED_PROTOCOL;
     }
@@ -265,7 +266,7 @@ static enum peer_refusal judge_hello(struct peers *peers, const struct peer_hell
     }
     if (hello->cluster_id != self->cluster_id) {
         (void)snprintf(text, bytes,
-                "cluster ID mismatch: %s says cluster %s, this is %s: start both with the same "
+                "cluster ID mismatch: %s says cluster %s, this is %s; start both with the same "
                 "--initial-cluster and --initial-cluster-token, or a joiner on an empty data "
                 "directory with --initial-cluster-state existing",
                 ids_text(hello->member_id, a), ids_text(hello->cluster_id, b),
@@ -274,8 +275,8 @@ static enum peer_refusal judge_hello(struct peers *peers, const struct peer_hell
     }
     if (hello->to_member_id != self->member_id || hello->member_id == self->member_id) {
         (void)snprintf(text, bytes,
-                "to field mismatch: %s meant to reach member %s, here is %s: two processes behind "
-                "one URL, or a peer URL that was not updated (member update)",
+                "to field mismatch: %s meant to reach member %s, here is %s; give each of two "
+                "processes behind one URL its own, or update the peer URL (member update)",
                 ids_text(hello->member_id, a), ids_text(hello->to_member_id, b),
                 ids_text(self->member_id, (char[IDS_TEXT_BYTES]){ 0 }));
         return PEER_REFUSED_ADDRESS;
@@ -283,13 +284,13 @@ static enum peer_refusal judge_hello(struct peers *peers, const struct peer_hell
     switch (peers->events->standing(peers->user, hello->member_id)) {
     case PEER_STANDING_REMOVED:
         (void)snprintf(text, bytes,
-                "the member %s has been permanently removed from the cluster: remove its data "
+                "the member %s has been permanently removed from the cluster; remove its data "
                 "directory and add it again (member add) to bring it back under a new id",
                 ids_text(hello->member_id, a));
         return PEER_REFUSED_REMOVED;
     case PEER_STANDING_STRANGER:
         (void)snprintf(text, bytes,
-                "error sender not found: %s is no member of cluster %s: add it first (member add)",
+                "error sender not found: %s is no member of cluster %s; add it first (member add)",
                 ids_text(hello->member_id, a), ids_text(self->cluster_id, b));
         return PEER_REFUSED_UNKNOWN;
     case PEER_STANDING_UNKNOWN:

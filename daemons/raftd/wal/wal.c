@@ -152,7 +152,12 @@ static int lock_dir(struct wal *wal, struct err *err)
     if (wal->dir_fd < 0) {
         return err_errno(err, "open %s", wal->dir);
     }
-    return lockfile_open(path, &wal->lock_fd, err);
+    int result = lockfile_open(path, &wal->lock_fd, err);
+    if (result == -EWOULDBLOCK) {
+        (void)err_prefix(err, "open wal error: file already locked");
+        (void)err_mend(err, "stop that process, or give --data-dir another folder");
+    }
+    return result;
 }
 
 static int has_segments(const struct wal_io *io, int dir_fd, struct err *err)
