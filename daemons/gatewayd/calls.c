@@ -166,6 +166,10 @@ static const char *timeout_cause(const struct gatewayd *gw, const struct call *c
     if (elected_at_ms != 0 && call->start_ms > lost_at_ms && call->start_ms < elected_at_ms) {
         return "etcdserver: request timed out, possibly due to previous leader failure";
     }
+    if (gw->raft.leader_id != 0 &&
+            (gw->raft.connected_since_ms == 0 || gw->raft.connected_since_ms >= call->start_ms)) {
+        return "etcdserver: request timed out, possibly due to connection lost";
+    }
     return "etcdserver: request timed out";
 }
 

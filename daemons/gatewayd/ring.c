@@ -325,6 +325,11 @@ static void on_raft_state(struct gatewayd *gw, struct span body)
     raft->leader_changes = state.leader_changes;
     raft->sent_appends = state.sent_appends;
     raft->received_appends = state.received_appends;
+    raft->sent_messages_milli = state.sent_messages_milli;
+    raft->sent_bytes_milli = state.sent_bytes_milli;
+    raft->received_messages_milli = state.received_messages_milli;
+    raft->received_bytes_milli = state.received_bytes_milli;
+    raft->connected_since_ms = state.connected_since_ms;
     raft->proposals_pending = state.proposals_pending;
     raft->proposals_failed = state.proposals_failed;
     raft->wal_syncs = state.wal_syncs;

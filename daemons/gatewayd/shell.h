@@ -104,6 +104,11 @@ struct raft_view {
     uint64_t leader_changes;
     uint64_t sent_appends;
     uint64_t received_appends;
+    uint64_t sent_messages_milli; /* thousandths a second; 0: no rate */
+    uint64_t sent_bytes_milli;
+    uint64_t received_messages_milli;
+    uint64_t received_bytes_milli;
+    uint64_t connected_since_ms; /* to the leader, or as leader to a quorum; 0: it is not */
     uint64_t proposals_pending;
     uint64_t proposals_failed;
     uint64_t wal_syncs;

@@ -109,6 +109,15 @@ const char *stats_role_name(uint64_t role)
     return role < ARRAY_COUNT(names) ? names[role] : names[RAFT_STATE_FOLLOWER];
 }
 
+/* Left out while there is none. */
+static void append_rate(struct buf *out, const char *name, uint64_t per_second_milli)
+{
+    if (per_second_milli > 0) {
+        buf_appendf(out, ",\"%s\":", name);
+        json_append_double(out, (double)per_second_milli / 1000.0);
+    }
+}
+
 void stats_serve_self(struct gatewayd *gw, struct call *call)
 {
     const struct raft_view *raft = &gw->raft;
@@ -135,9 +144,13 @@ void stats_serve_self(struct gatewayd *gw, struct call *call)
     } else {
         append_local_time(out, since_ns);
     }
-    buf_appendf(out,
-            "\"},\"recvAppendRequestCnt\":%" PRIu64 ",\"sendAppendRequestCnt\":%" PRIu64 "}",
-            raft->received_appends, raft->sent_appends);
+    buf_appendf(out, "\"},\"recvAppendRequestCnt\":%" PRIu64, raft->received_appends);
+    append_rate(out, "recvPkgRate", raft->received_messages_milli);
+    append_rate(out, "recvBandwidthRate", raft->received_bytes_milli);
+    buf_appendf(out, ",\"sendAppendRequestCnt\":%" PRIu64, raft->sent_appends);
+    append_rate(out, "sendPkgRate", raft->sent_messages_milli);
+    append_rate(out, "sendBandwidthRate", raft->sent_bytes_milli);
+    buf_append_byte(out, '}');
     answer_json(gw, call->http, 200, false, buf_span(out));
     call_free(gw, call);
 }

@@ -287,6 +287,35 @@ static void fill_followers(struct raftd *raftd, struct raft_state *state, struct
     SET(state, raft_state_tag_followers);
 }
 
+/* Since when this member can do what a write needs: reach its leader, or as leader a quorum. 0: it cannot. */
+static uint64_t connected_since_ms(struct raftd *raftd, const struct raft_status *status)
+{
+    uint64_t now_ms = clock_monotonic_ms();
+    struct raft_members members;
+    uint64_t needed_ms = 0;
+
+    if (status->role != RAFT_ROLE_LEADER) {
+        uint64_t reachable_ms = peers_reachable_ms(raftd->peers, status->leader_id);
+        return reachable_ms == 0 ? 0 : now_ms - reachable_ms;
+    }
+    raft_get_members(raftd->raft, &members);
+    if (members.voters.count < 2) {
+        return 1; /* a quorum of its own, ever since */
+    }
+    /* The longest time for which a quorum with ourselves has been within reach. */
+    for (size_t i = 0; i < members.voters.count; i++) {
+        uint64_t candidate_ms = peers_reachable_ms(raftd->peers, members.voters.items[i]);
+        size_t others = 0;
+        for (size_t j = 0; candidate_ms > 0 && j < members.voters.count; j++) {
+            others += peers_reachable_ms(raftd->peers, members.voters.items[j]) >= candidate_ms;
+        }
+        if (others >= members.voters.count / 2) {
+            needed_ms = MAX(needed_ms, candidate_ms);
+        }
+    }
+    return needed_ms == 0 ? 0 : now_ms - needed_ms;
+}
+
 void housekeeping_fill_state(struct raftd *raftd, struct buf *out)
 {
     struct raft_status status;
@@ -312,7 +341,15 @@ void housekeeping_fill_state(struct raftd *raftd, struct buf *out)
         .wal_sync_us = stats.sync_us,
         .sent_appends = raftd->talk.sent_appends,
         .received_appends = raftd->talk.received_appends,
+        .connected_since_ms = connected_since_ms(raftd, &status),
     };
+    uint64_t now_ns = clock_monotonic_ns();
+    struct rates_now sent = rates_get(&raftd->talk.sent_rates, now_ns);
+    struct rates_now received = rates_get(&raftd->talk.received_rates, now_ns);
+    state.sent_messages_milli = sent.messages_milli;
+    state.sent_bytes_milli = sent.bytes_milli;
+    state.received_messages_milli = received.messages_milli;
+    state.received_bytes_milli = received.bytes_milli;
     struct buf followers = BUF_INIT;
     fill_followers(raftd, &state, &followers);
     SET(&state, raft_state_tag_sent_appends);
@@ -326,6 +363,11 @@ void housekeeping_fill_state(struct raftd *raftd, struct buf *out)
     SET(&state, raft_state_tag_wal_syncs);
     SET(&state, raft_state_tag_wal_bytes);
     SET(&state, raft_state_tag_wal_sync_us);
+    SET(&state, raft_state_tag_connected_since_ms);
+    SET(&state, raft_state_tag_sent_messages_milli);
+    SET(&state, raft_state_tag_sent_bytes_milli);
+    SET(&state, raft_state_tag_received_messages_milli);
+    SET(&state, raft_state_tag_received_bytes_milli);
     raft_state_encode(&state, out);
     free(state.followers.items);
     buf_fini(&followers);

@@ -16,6 +16,7 @@
 #include "daemons/raftd/peer/peers.h"
 #include "daemons/raftd/raft/wire.h"
 #include "daemons/raftd/raftd.h"
+#include "daemons/raftd/rates.h"
 #include "daemons/raftd/storage.h"
 
 struct loop;
@@ -54,6 +55,8 @@ struct talk {
     size_t vow_capacity;
     uint64_t sent_appends;
     uint64_t received_appends;
+    struct rates sent_rates; /* of appends */
+    struct rates received_rates;
 };
 
 struct transfers; /* transfer.c */
@@ -117,8 +120,9 @@ struct raftd {
     bool is_installing;            /* the log's new base is on its way to the disk */
     uint64_t recovered_last_index; /* where the log ended when this process read it */
     bool stored_was_up;
-    uint64_t bytes_recovered;    /* of entries behind the last snapshot, found in the log at the start */
-    uint64_t bytes_at_snapshot;  /* storage bytes_appended when the last one was recorded */
+    uint64_t
+            bytes_recovered; /* of entries behind the last snapshot, found in the log at the start */
+    uint64_t bytes_at_snapshot; /* storage bytes_appended when the last one was recorded */
 };
 
 /* drive.c */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "common/clock.h"
 #include "common/ids.h"
 #include "common/log.h"
 #include "daemons/raftd/raftd_impl.h"
@@ -26,6 +27,7 @@ static void send_one(struct raftd *raftd, const struct raft_message *message)
             buf_span(&talk->out));
     if (message->kind == RAFT_MESSAGE_APPEND && sent) {
         talk->sent_appends++;
+        rates_add(&talk->sent_rates, talk->out.bytes, clock_monotonic_ns());
     }
     if (message->kind == RAFT_MESSAGE_PROPOSE && !sent &&
             message->context == raftd->asking.context) {
@@ -105,7 +107,10 @@ static void on_raft_message(struct raftd *raftd, uint64_t from, struct span body
             message.kind == RAFT_MESSAGE_SNAPSHOT) {
         return; /* a snapshot's message comes with its file */
     }
-    talk->received_appends += message.kind == RAFT_MESSAGE_APPEND;
+    if (message.kind == RAFT_MESSAGE_APPEND) {
+        talk->received_appends++;
+        rates_add(&talk->received_rates, body.bytes, clock_monotonic_ns());
+    }
     if (!changes_intercept(raftd, &message)) {
         talk_step(raftd, &message);
     }
