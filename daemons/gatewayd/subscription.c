@@ -172,6 +172,21 @@ static void on_skipped(struct gatewayd *gw, struct span body)
     }
 }
 
+static void on_missed(struct gatewayd *gw, struct span body)
+{
+    struct missed missed;
+
+    if (missed_decode(body, &missed, &gw->subscription->scratch, NULL) < 0) {
+        return;
+    }
+    catch_up_now(gw); /* watchers first: events come in order */
+    struct batch batch = { .last_index = missed.last_index, .term = missed.term };
+    gw->now_ns = 0;
+    for (size_t i = 0; i < missed.outcomes.count; i++) {
+        take_outcome(gw, &batch, missed.outcomes.items[i]);
+    }
+}
+
 /* The state lives elsewhere, and may have gone back in time (a restore): watches that the history does not continue end. */
 static void change_generation(struct gatewayd *gw, uint64_t generation)
 {
@@ -227,6 +242,8 @@ static void on_message(void *user, struct link *link, unsigned type, struct span
         on_skipped(gw, body);
     } else if (type == (unsigned)beacon_type) {
         on_beacon(gw, body);
+    } else if (type == (unsigned)missed_type) {
+        on_missed(gw, body);
     } else if (type == (unsigned)generation_type) {
         if (generation_decode(body, &generation, &gw->subscription->scratch, NULL) == 0) {
             change_generation(gw, generation.generation);

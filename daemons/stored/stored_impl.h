@@ -48,6 +48,7 @@ struct subscribers {
     struct list all; /* of struct subscriber */
     struct loop_timer *beacon_timer;
     struct buf out;
+    size_t present;   /* with a link */
     uint64_t skipped; /* batches, over all subscribers */
 };
 

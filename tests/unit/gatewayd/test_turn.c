@@ -55,6 +55,19 @@ static void an_outcome_answers_its_writer_once(void **state)
     assert_answer(f, 0, "HTTP/1.1 200 OK\r\n", "{\"action\":\"get\",\"node\":{\"key\":\"/seen\"");
 }
 
+static void a_batch_that_was_held_back_answers_its_writer_all_the_same(void **state)
+{
+    struct fixture *f = *state;
+
+    start_raftd(f);
+    open_client(f, 0);
+    ask_put(f, 0);
+    RUN_UNTIL(f, f->op_count == 1);
+    publish_missed(f, APPLIED_INDEX + 40, ETCD_INDEX + 1, f->counters[0]);
+    assert_answer(f, 0, "HTTP/1.1 201 Created\r\n",
+            "X-Etcd-Cluster-Id: c1\r\nX-Etcd-Index: 11\r\nX-Raft-Index: 60\r\nX-Raft-Term: 2\r\n");
+}
+
 static void what_was_sent_is_never_sent_again(void **state)
 {
     struct fixture *f = *state;
@@ -260,6 +273,7 @@ int main(void)
         TURN_TEST(ops_of_one_turn_travel_together),
         TURN_TEST(an_op_behind_others_waits_for_company_but_not_for_long),
         TURN_TEST(an_outcome_answers_its_writer_once),
+        TURN_TEST(a_batch_that_was_held_back_answers_its_writer_all_the_same),
         TURN_TEST(what_was_sent_is_never_sent_again),
         TURN_TEST(what_was_not_sent_goes_out_when_raftd_is_there),
         TURN_TEST(a_write_that_timed_out_unsent_is_not_sent_later),

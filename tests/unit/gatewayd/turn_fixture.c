@@ -137,12 +137,11 @@ void send_to_gateway(struct link *link, unsigned type, struct buf *take_body)
     assert_int_equal(link_send(link, type, take_body), 0);
 }
 
-/* What stored publishes for one op: a key was set. */
-void publish_outcome(struct fixture *f, uint64_t raft_index, uint64_t etcd_index, uint64_t counter)
+/* The outcome of one op: a key was set. */
+static void encode_outcome(struct fixture *f, uint64_t raft_index, uint64_t etcd_index,
+        uint64_t counter, struct buf *outcome_text)
 {
     struct buf event_text = BUF_INIT;
-    struct buf outcome_text = BUF_INIT;
-    struct buf body = BUF_INIT;
     struct event event = { .action = EVENT_SET,
         .etcd_index = etcd_index,
         .path = SPAN_LIT("/k"),
@@ -157,7 +156,17 @@ void publish_outcome(struct fixture *f, uint64_t raft_index, uint64_t etcd_index
     event_encode(&event, &event_text);
     outcome.event = buf_span(&event_text);
     SET(&outcome, outcome_tag_event);
-    outcome_encode(&outcome, &outcome_text);
+    outcome_encode(&outcome, outcome_text);
+    buf_fini(&event_text);
+}
+
+/* What stored publishes for one op. */
+void publish_outcome(struct fixture *f, uint64_t raft_index, uint64_t etcd_index, uint64_t counter)
+{
+    struct buf outcome_text = BUF_INIT;
+    struct buf body = BUF_INIT;
+
+    encode_outcome(f, raft_index, etcd_index, counter, &outcome_text);
     struct span item = buf_span(&outcome_text);
     struct batch batch = { .first_index = raft_index,
         .last_index = raft_index,
@@ -166,7 +175,24 @@ void publish_outcome(struct fixture *f, uint64_t raft_index, uint64_t etcd_index
         .outcomes = { .items = &item, .count = 1 } };
     batch_encode(&batch, &body);
     send_to_gateway(f->stored_link, batch_type, &body);
-    buf_fini(&event_text);
+    buf_fini(&outcome_text);
+}
+
+void publish_missed(struct fixture *f, uint64_t raft_index, uint64_t etcd_index, uint64_t counter)
+{
+    struct buf outcome_text = BUF_INIT;
+    struct buf body = BUF_INIT;
+
+    encode_outcome(f, raft_index, etcd_index, counter, &outcome_text);
+    struct span item = buf_span(&outcome_text);
+    struct missed missed = {
+        .last_index = raft_index, .term = 2, .outcomes = { .items = &item, .count = 1 }
+    };
+    missed_encode(&missed, &body);
+    send_to_gateway(f->stored_link, missed_type, &body);
+    struct skipped_to skipped = { .last_index = raft_index, .etcd_index = etcd_index };
+    skipped_to_encode(&skipped, &body);
+    send_to_gateway(f->stored_link, skipped_to_type, &body);
     buf_fini(&outcome_text);
 }
 

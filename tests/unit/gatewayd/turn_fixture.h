@@ -66,6 +66,8 @@ struct link_hub *listen_as(struct fixture *f, const char *path, const struct lin
 void start_raftd(struct fixture *f);
 void send_to_gateway(struct link *link, unsigned type, struct buf *take_body);
 void publish_outcome(struct fixture *f, uint64_t raft_index, uint64_t etcd_index, uint64_t counter);
+/* The same where the batch itself was held back. */
+void publish_missed(struct fixture *f, uint64_t raft_index, uint64_t etcd_index, uint64_t counter);
 int turn_set_up(void **state);
 int turn_tear_down(void **state);
 void open_client(struct fixture *f, size_t client);

@@ -107,6 +107,7 @@ static void applied_message(void *user, struct link *link, unsigned type, struct
     struct beacon beacon;
     struct skipped_to skipped;
     struct generation generation;
+    struct missed missed;
 
     (void)link;
     switch (type) {
@@ -125,6 +126,10 @@ static void applied_message(void *user, struct link *link, unsigned type, struct
     case skipped_to_type:
         assert_int_equal(skipped_to_decode(body, &skipped, &scratch, NULL), 0);
         f->skipped_to = skipped.last_index;
+        break;
+    case missed_type:
+        assert_int_equal(missed_decode(body, &missed, &scratch, NULL), 0);
+        f->missed += (unsigned)missed.outcomes.count;
         break;
     case generation_type:
         assert_int_equal(generation_decode(body, &generation, &scratch, NULL), 0);
@@ -186,6 +191,20 @@ void ring_wait(struct ring *f, bool (*done)(struct ring *f))
         loop_timer_stop(f->patience);
     }
     f->done = NULL;
+}
+
+static void on_look(void *user)
+{
+    check(user);
+}
+
+void ring_wait_quietly(struct ring *f, bool (*done)(struct ring *f))
+{
+    struct loop_timer *look = loop_timer_new(f->loop, on_look, f);
+
+    loop_timer_start(look, 5, 5);
+    ring_wait(f, done);
+    (void)loop_timer_free(look);
 }
 
 void ring_start_stored(struct ring *f)

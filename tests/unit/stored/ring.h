@@ -51,6 +51,7 @@ struct ring {
     uint64_t batch_last;
     unsigned outcomes;
     uint64_t skipped_to;
+    unsigned missed; /* outcomes of its own requests that no batch brought */
     unsigned beacons;
     uint64_t generation;
     uint64_t beacon_index;
@@ -63,6 +64,8 @@ struct ring {
 extern const struct link_events ring_status_events; /* of whoever asks for the status */
 
 void ring_wait(struct ring *f, bool (*done)(struct ring *f));
+/* The same for what brings no message. */
+void ring_wait_quietly(struct ring *f, bool (*done)(struct ring *f));
 void ring_start_stored(struct ring *f);
 void ring_subscribe(struct ring *f);
 int ring_set_up(void **state);

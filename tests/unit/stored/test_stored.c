@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "daemons/stored/snapshot.h"
+#include "daemons/stored/stored_impl.h"
 #include "proto/status.h"
 #include "tests/unit/stored/ring.h"
 
@@ -127,6 +128,41 @@ static void who_is_too_far_behind_is_told_to_read(void **state)
     ring_wait(f, ring_has_beacon);
     assert_int_equal(f->batch_last, 0);
     assert_int_equal(f->skipped_to, 5);
+}
+
+static bool has_no_subscriber(struct ring *f)
+{
+    return f->stored != NULL && subscribers_count(f->stored) == 0;
+}
+
+static void who_was_away_is_told_what_became_of_its_own_requests(void **state)
+{
+    struct ring *f = *state;
+
+    ring_go_and_apply(f, 1);
+    f->seen_index = 1;
+    ring_subscribe(f);
+    ring_wait(f, ring_has_beacon);
+    f->gateway = link_hub_close(f->gateway);
+    f->applied = NULL;
+    ring_wait_quietly(f, has_no_subscriber);
+    ring_send_batch(f, 1, 3, 0);
+    ring_wait(f, ring_is_applied);
+    ring_send_batch(f, 4, 2, 0);
+    ring_wait(f, ring_is_applied);
+    f->beacons = 0;
+    ring_subscribe(f);
+    ring_wait(f, ring_has_beacon);
+    assert_int_equal(f->missed, 5);
+    assert_int_equal(f->skipped_to, 6);
+    /* Once. */
+    f->beacons = 0;
+    f->gateway = link_hub_close(f->gateway);
+    f->seen_index = 6;
+    ring_wait_quietly(f, has_no_subscriber);
+    ring_subscribe(f);
+    ring_wait(f, ring_has_beacon);
+    assert_int_equal(f->missed, 5);
 }
 
 static void who_has_seen_all_gets_a_beacon_only(void **state)
@@ -383,6 +419,7 @@ int main(void)
         TEST(a_malformed_batch_ends_the_session_and_nothing_else),
         TEST(the_kept_batch_is_told_again_after_a_restart),
         TEST(who_is_too_far_behind_is_told_to_read),
+        TEST(who_was_away_is_told_what_became_of_its_own_requests),
         TEST(who_has_seen_all_gets_a_beacon_only),
         TEST(a_snapshot_comes_when_count_and_log_say_so),
         TEST(recorded_snapshots_are_purged_down_to_the_number_kept),
