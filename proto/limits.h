@@ -7,6 +7,7 @@ enum {
     OP_URLS_MAX = 64,
     BATCH_BYTES_MAX = 8 * 1024 * 1024,          /* a batch closes here; one large op may exceed it */
     LINK_IPC_BYTES_MAX = 64 * 1024 * 1024,
+    LINK_WINDOW_BYTES_MAX = 64 * 1024 * 1024,   /* unacknowledged on a link; the last message may exceed it */
     LINK_PEER_HELLO_BYTES_MAX = 2 * 1024 * 1024,
     NAME_BYTES_MAX = 4096,
 };

@@ -6,8 +6,10 @@
  *   - every frame is a msgpack array [type, epoch, seq, ack, body]; the epoch is the dialer's random number of this
  *     session; frames of another epoch or before the hello are dropped and answered hello_required;
  *   - data frames are numbered, kept until acknowledged (acks ride on data, or go alone after 8 frames or 10 ms),
- *     sent again when unacknowledged for 300 ms, delivered in order and exactly once per session;
- *   - at most `window` (32) frames are unacknowledged: link_send then says -EAGAIN, on_writable tells when to go on;
+ *     sent again when all has left this process and they are unacknowledged for 300 ms, delivered in order and exactly
+ *     once per session;
+ *   - at most `window` (32) frames, or 64 MiB of them, are unacknowledged: link_send then says -EAGAIN, on_writable
+ *     tells when to go on;
  *   - a pipe on which a frame stays unacknowledged for `stall_ms` is closed; a dialer dials again at once, then each 100 ms;
  *     when a pipe goes, the link is down and everything unacknowledged on it has failed;
  *   - one live link per dialing hub; the receive limit is set before listening and dialling.

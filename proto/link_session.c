@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "common/loop.h"
+#include "proto/limits.h"
 #include "proto/link_parts.h"
 
 enum {
@@ -20,7 +21,7 @@ struct link *link_session_new(struct link_peer *peer, uint64_t epoch)
     link->peer = peer;
     link->epoch = epoch;
     link->state = LINK_OPENING;
-    send_window_init(&link->send, peer->hub->window);
+    send_window_init(&link->send, peer->hub->window, LINK_WINDOW_BYTES_MAX);
     receive_window_init(&link->receive, peer->hub->window);
     return link;
 }
@@ -170,8 +171,8 @@ void link_session_tick(struct link *link, uint64_t now_ms, bool may_judge)
         link_peer_break(link->peer);
         return;
     }
-    if (waits) {
-        resend(link, now_ms);
+    if (waits && wire_waiting_bytes(link->peer->hub->wire, link->peer->pipe) == 0) {
+        resend(link, now_ms); /* what has not left yet is not lost: the peer is slow */
     }
     if (link->acks_owed > 0) {
         send_ack(link);

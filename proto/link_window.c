@@ -5,10 +5,11 @@
 
 #include "proto/link_wire.h"
 
-void send_window_init(struct send_window *window, unsigned size)
+void send_window_init(struct send_window *window, unsigned size, size_t bytes_max)
 {
     INVARIANT_LT(0, size);
-    *window = (struct send_window){ .size = size };
+    INVARIANT_LT(0, bytes_max);
+    *window = (struct send_window){ .size = size, .bytes_max = bytes_max };
     window->slots = xcalloc(size, sizeof window->slots[0]);
 }
 
@@ -28,6 +29,7 @@ uint64_t send_window_put(struct send_window *window, unsigned type, struct buf *
     struct send_slot *slot = &window->slots[seq % window->size];
     INVARIANT(slot->body.data == NULL);
     *slot = (struct send_slot){ .type = type, .body = *take_body };
+    window->bytes += slot->body.bytes;
     *take_body = BUF_INIT;
     return seq;
 }
@@ -48,7 +50,9 @@ int send_window_ack(struct send_window *window, uint64_t ack, struct err *err)
                 window->last_seq);
     }
     for (; window->acked_seq < ack; freed++) {
-        buf_fini(&send_window_get(window, window->acked_seq + 1)->body);
+        struct send_slot *slot = send_window_get(window, window->acked_seq + 1);
+        window->bytes -= slot->body.bytes;
+        buf_fini(&slot->body);
         window->acked_seq++;
     }
     return freed;

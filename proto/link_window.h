@@ -17,11 +17,13 @@ struct send_slot {
 struct send_window {
     struct send_slot *slots;
     unsigned size;
+    size_t bytes;       /* of all that is unacknowledged */
+    size_t bytes_max;   /* full from here on, however few they are */
     uint64_t last_seq;  /* of the newest message; 0: none yet */
     uint64_t acked_seq; /* all up to here have arrived */
 };
 
-void send_window_init(struct send_window *window, unsigned size);
+void send_window_init(struct send_window *window, unsigned size, size_t bytes_max);
 void send_window_fini(struct send_window *window);
 
 static inline size_t send_window_count(const struct send_window *window)
@@ -31,7 +33,7 @@ static inline size_t send_window_count(const struct send_window *window)
 
 static inline bool send_window_is_full(const struct send_window *window)
 {
-    return send_window_count(window) == window->size;
+    return send_window_count(window) == window->size || window->bytes >= window->bytes_max;
 }
 
 /* Keeps *take_body under the next number and returns that; not when full. */

@@ -11,6 +11,11 @@ enum refusal {
     REFUSAL_OVERLOADED = 4,
 };
 
+/* What a client is told whose write finds no more room, at whichever daemon. */
+#define REFUSAL_TOO_MANY_TEXT                                                                      \
+    "etcdserver: too many requests; more writes are under way than this member can take in, "      \
+    "send this one again later"
+
 enum raft_state_role {
     RAFT_STATE_FOLLOWER = 0,
     RAFT_STATE_PRE_CANDIDATE = 1,

@@ -79,7 +79,7 @@ void ring_add_op(struct gatewayd *gw, struct call *call, struct op *op)
     op->instance = gw->instance;
     op->counter = call->counter;
     if (ring->data.bytes > GATHERED_BYTES_MAX) {
-        call_fail(gw, call, "etcdserver: too many requests");
+        call_fail(gw, call, REFUSAL_TOO_MANY_TEXT);
         return;
     }
     gather(ring, call->counter, op);

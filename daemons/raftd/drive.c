@@ -26,6 +26,23 @@ void raftd_fail(struct raftd *raftd, int exit_status)
     loop_stop(raftd->loop);
 }
 
+static void note_backlog(struct raftd *raftd, const struct raft_write *write)
+{
+    uint64_t bytes = 0;
+
+    if (write->base != NULL) {
+        backlog_on_cut(&raftd->backlog, 0); /* older entries are void */
+    } else if (write->cut) {
+        backlog_on_cut(&raftd->backlog, write->cut_index);
+    }
+    for (size_t i = 0; i < write->append.count; i++) {
+        bytes += write->append.items[i].data.bytes;
+    }
+    if (write->append.count > 0) {
+        backlog_on_append(&raftd->backlog, write->last_index, bytes);
+    }
+}
+
 static void do_write(struct raftd *raftd, const struct raft_write *write)
 {
     struct wal_base base;
@@ -34,6 +51,7 @@ static void do_write(struct raftd *raftd, const struct raft_write *write)
     if (write->seq == 0) {
         return;
     }
+    note_backlog(raftd, write);
     if (write->cut) {
         membership_note_cut(&raftd->membership, write->cut_index);
     }
@@ -134,7 +152,7 @@ static void on_refused(struct raftd *raftd, uint64_t context, enum raft_refusal 
                 "no space left on the leader's data disk");
     } else {
         gateways_proposal_refused(
-                raftd->gateways, context, REFUSAL_OVERLOADED, "too many uncommitted writes");
+                raftd->gateways, context, REFUSAL_OVERLOADED, REFUSAL_TOO_MANY_TEXT);
     }
 }
 
@@ -284,6 +302,28 @@ enum raft_refusal raftd_propose(struct raftd *raftd, uint64_t context, enum raft
 
 /* ---- From the gatewayds ---- */
 
+/* Whether stored is so far behind that clients' writes wait. */
+static bool is_backlog_full(struct raftd *raftd)
+{
+    bool was_full = raftd->backlog.is_full;
+    struct raft_status status;
+
+    raft_get_status(raftd->raft, &status);
+    bool is_full = backlog_is_full(&raftd->backlog, status.last_index, status.applied_index);
+    if (is_full && !was_full) {
+        log_warning("raftd.stored.behind",
+                "applied_index=%" PRIu64 " last_index=%" PRIu64 " bytes=%" PRIu64
+                " up=%d action=writes_wait",
+                status.applied_index, status.last_index, raftd->backlog.bytes,
+                applier_is_up(raftd->applier));
+    } else if (was_full && !is_full) {
+        log_notice("raftd.stored.caught_up",
+                "applied_index=%" PRIu64 " last_index=%" PRIu64 " action=take_writes",
+                status.applied_index, status.last_index);
+    }
+    return is_full;
+}
+
 static enum gateways_fate on_propose(
         void *user, uint64_t context, const struct span *ops, size_t count)
 {
@@ -292,6 +332,9 @@ static enum gateways_fate on_propose(
 
     if (!raftd->stored_was_up) {
         return GATEWAYS_KEEP; /* its state may show that the log has lost something */
+    }
+    if (is_backlog_full(raftd)) {
+        return GATEWAYS_KEEP;
     }
     enum raft_refusal refusal = raftd_propose(raftd, context, RAFT_ENTRY_OP, ops, count);
     switch (refusal) {
@@ -306,8 +349,7 @@ static enum gateways_fate on_propose(
                 raftd->gateways, ops, count, REFUSAL_NO_SPACE, "no space left on the data disk");
         return GATEWAYS_TAKEN;
     case RAFT_REFUSAL_OVERLOADED:
-        gateways_refuse_ops(
-                raftd->gateways, ops, count, REFUSAL_OVERLOADED, "too many uncommitted writes");
+        gateways_refuse_ops(raftd->gateways, ops, count, REFUSAL_OVERLOADED, REFUSAL_TOO_MANY_TEXT);
         return GATEWAYS_TAKEN;
     case RAFT_REFUSAL_STOPPED:
         gateways_refuse_ops(
@@ -402,7 +444,11 @@ static void on_apply_done(void *user, const struct apply_done *done)
     input.position.term = done->term;
     (void)raftd_step(raftd, &input);
     raftd->state_has_space = !done->no_space;
+    backlog_on_applied(&raftd->backlog, done->index);
     housekeeping_on_applied(raftd, done);
+    if (raftd->backlog.is_full && !is_backlog_full(raftd)) {
+        gateways_retry(raftd->gateways);
+    }
 }
 
 static void on_snapshot_made(void *user, const struct snapshot_made *made)

@@ -24,7 +24,7 @@ struct gateway {
     uint64_t instance;
 };
 
-/* A propose message that found no leader, or that was passed on to one: a copy of its ops. */
+/* A propose message that could not go on yet, or that was passed on to the leader: a copy of its ops. */
 struct waiting_ops {
     struct list node;
     uint64_t since_ms;
@@ -227,7 +227,7 @@ static void on_propose(struct gateways *gateways, struct span body)
     }
     if (gateways->waiting_bytes + body.bytes > WAITING_BYTES_MAX) {
         gateways_refuse_ops(gateways, message.ops.items, message.ops.count, REFUSAL_OVERLOADED,
-                "too many writes wait for a leader");
+                REFUSAL_TOO_MANY_TEXT);
         return;
     }
     keep_waiting(gateways, context, message.ops.items, message.ops.count);

@@ -2,8 +2,8 @@
  * gatewayds of this member, and keeps them told of raft's state.
  *
  * Ops are handed on as they came, a message's worth at a time, and not looked into; only a refusal reads
- * their request ids. A proposal that has no leader to go to waits in a queue (bounded in bytes and time) and is offered
- * again when one is known. Outcomes never pass here: they come from stored. Loop thread only. */
+ * their request ids. A proposal that cannot go on yet (no leader, stored far behind) waits in a queue, bounded in bytes and
+ * time, and is offered again when it may. Outcomes never pass here: they come from stored. Loop thread only. */
 #pragma once
 
 #include "common/buf.h"
@@ -16,7 +16,7 @@ struct loop;
 enum gateways_fate {
     GATEWAYS_TAKEN,     /* in the log, or refused */
     GATEWAYS_PASSED_ON, /* to the leader, who may refuse them yet: gateways_proposal_refused */
-    GATEWAYS_KEEP,      /* no leader is known: offer them again */
+    GATEWAYS_KEEP,      /* no leader is known, or stored is too far behind: offer them again */
 };
 
 struct gateways_events {
@@ -33,7 +33,7 @@ int gateways_open(struct loop *loop, const char *path, const struct gateways_eve
         void *user, struct gateways **ret_gateways, struct err *err);
 struct gateways *gateways_close(struct gateways *gateways); /* always NULL, accepts NULL */
 
-/* Offers again what waits for a leader: proposals and reads. */
+/* Offers again what waits: proposals and reads. */
 void gateways_retry(struct gateways *gateways);
 
 /* Tells every gatewayd raft's state now. */

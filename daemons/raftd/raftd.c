@@ -269,6 +269,7 @@ struct raftd *raftd_free(struct raftd *raftd)
     raftd->loop = loop_free(raftd->loop);
     retention_fini(raftd);
     membership_fini(&raftd->membership);
+    backlog_fini(&raftd->backlog);
     free(raftd->needs);
     free(raftd->entries);
     free(raftd);

@@ -11,6 +11,7 @@
 
 #include "common/conf.h"
 #include "daemons/raftd/applier.h"
+#include "daemons/raftd/backlog.h"
 #include "daemons/raftd/gateways.h"
 #include "daemons/raftd/membership.h"
 #include "daemons/raftd/peer/peers.h"
@@ -94,6 +95,7 @@ struct raftd {
     size_t need_count;
     size_t need_capacity;
     bool is_answering;
+    struct backlog backlog;
     struct raft_entry *entries; /* scratch */
     size_t entry_capacity;
     bool disk_has_space;

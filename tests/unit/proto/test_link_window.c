@@ -32,7 +32,7 @@ static void put(struct send_window *window, const char *text)
 static void messages_are_kept_until_acknowledged(void **state UNUSED)
 {
     struct send_window window;
-    send_window_init(&window, SIZE);
+    send_window_init(&window, SIZE, SIZE_MAX);
     put(&window, "one");
     put(&window, "two");
     put(&window, "three");
@@ -44,10 +44,28 @@ static void messages_are_kept_until_acknowledged(void **state UNUSED)
     send_window_fini(&window);
 }
 
+static void a_window_is_full_at_its_bytes_too(void **state UNUSED)
+{
+    struct send_window window;
+    send_window_init(&window, SIZE, 8);
+    put(&window, "four");
+    put(&window, "six");
+    assert_false(send_window_is_full(&window));
+    put(&window, "large"); /* the last one may exceed it */
+    assert_true(send_window_is_full(&window));
+    assert_int_equal(send_window_ack(&window, 1, NULL), 1);
+    assert_true(send_window_is_full(&window));
+    assert_int_equal(send_window_ack(&window, 2, NULL), 1);
+    assert_false(send_window_is_full(&window));
+    assert_int_equal(send_window_ack(&window, 3, NULL), 1);
+    assert_int_equal(window.bytes, 0);
+    send_window_fini(&window);
+}
+
 static void a_window_is_full_at_its_size_and_goes_round(void **state UNUSED)
 {
     struct send_window window;
-    send_window_init(&window, SIZE);
+    send_window_init(&window, SIZE, SIZE_MAX);
     for (uint64_t seq = 1; seq <= 10 * SIZE; seq++) {
         put(&window, "x");
         if (send_window_is_full(&window)) {
@@ -63,7 +81,7 @@ static void an_ack_of_what_was_never_sent_is_refused(void **state UNUSED)
 {
     struct send_window window;
     struct err err;
-    send_window_init(&window, SIZE);
+    send_window_init(&window, SIZE, SIZE_MAX);
     put(&window, "x");
     assert_int_equal(send_window_ack(&window, 2, &err), -EBADMSG);
     assert_int_equal(send_window_count(&window), 1);
@@ -131,6 +149,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_are_kept_until_acknowledged),
+        cmocka_unit_test(a_window_is_full_at_its_bytes_too),
         cmocka_unit_test(a_window_is_full_at_its_size_and_goes_round),
         cmocka_unit_test(an_ack_of_what_was_never_sent_is_refused),
         cmocka_unit_test(messages_that_came_early_are_handed_out_in_order),
