@@ -82,6 +82,12 @@ struct conf_peers {
     size_t count;
 };
 
+/* Users as the kernel knows them. */
+struct conf_uids {
+    uint64_t *items;
+    size_t count;
+};
+
 /* Key and trust of one side. Empty path: not given. */
 struct conf_tls {
     char *cert_file;
@@ -122,6 +128,8 @@ struct conf {
     struct conf_list listen_metrics_urls;
     struct conf_list cors; /* empty: none; "*" alone: all */
     struct conf_list host_whitelist;
+    struct conf_list ipc_users;
+    struct conf_uids ipc_uids; /* ipc_users, root and our own */
 
     /* clustering */
     struct conf_list initial_advertise_peer_urls;

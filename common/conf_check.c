@@ -3,10 +3,13 @@
 #include "common/conf_table.h"
 
 #include <errno.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "common/buf.h"
 #include "common/url.h"
@@ -324,6 +327,46 @@ static int check_served(const struct conf *conf, struct err *err)
     return 0;
 }
 
+/* A number, or a name that the host knows. */
+static int find_user(const char *text, uint64_t *ret_uid, struct err *err)
+{
+    char *end = NULL;
+    errno = 0;
+    unsigned long long number = strtoull(text, &end, 10);
+
+    if (text[0] >= '0' && text[0] <= '9' && *end == '\0') {
+        if (errno != 0 || number >= UINT32_MAX) { /* the highest means "none" */
+            return refuse(err, "-ipc-users names the user %s, which no user can be", text);
+        }
+        *ret_uid = number;
+        return 0;
+    }
+    const struct passwd *user = getpwnam(text); /* before there is a second thread */
+    if (user == NULL) {
+        return refuse(err,
+                "-ipc-users names the user \"%s\", whom this host does not know: add the user, or "
+                "leave the name out",
+                text);
+    }
+    *ret_uid = user->pw_uid;
+    return 0;
+}
+
+static int find_ipc_users(struct conf *conf, struct err *err)
+{
+    const struct conf_list *users = &conf->ipc_users;
+    struct conf_uids *uids = &conf->ipc_uids;
+
+    uids->items = xcalloc(users->count + 2, sizeof *uids->items);
+    uids->items[uids->count++] = 0;
+    uids->items[uids->count++] = geteuid();
+    for (size_t i = 0; i < users->count; i++) {
+        TRY(find_user(users->items[i], &uids->items[uids->count], err));
+        uids->count++;
+    }
+    return 0;
+}
+
 int conf_resolve(struct conf *conf, struct err *err)
 {
     TRY(check_bootstrap_choice(conf, err));
@@ -348,6 +391,7 @@ int conf_resolve(struct conf *conf, struct err *err)
         TRY(derive(conf, "discovery-proxy", err, "http://%s", (const char *)given.data));
     }
     derive_log_level(conf);
+    TRY(find_ipc_users(conf, err));
     TRY(check_tls(conf, &conf->client_tls, &conf->listen_client_urls, "", err));
     TRY(check_tls(conf, &conf->peer_tls, &conf->listen_peer_urls, "peer-", err));
     return check_served(conf, err);

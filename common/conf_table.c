@@ -187,6 +187,9 @@ static const struct conf_key keys[] = {
 
     { "run-dir", CONF_TYPE_PATH, AT(run_dir), "", .derived = "${data-dir}/run", .group = OURS,
             .who = ALL, .help = "folder of the sockets between the daemons" },
+    { "ipc-users", CONF_TYPE_LIST, AT(ipc_users), "", .group = OURS, .who = R | S | G,
+            .help = "users, by name or number, whose processes may connect to those sockets; root "
+                    "and the daemon's own user always may" },
     { "gateways", CONF_TYPE_U64, AT(gateways), "1", .min = 1, .max = 64, .group = OURS, .who = Q,
             .help = "gatewayd processes that share the client URLs" },
     { "event-history", CONF_TYPE_U64, AT(event_history), "1000", .min = 1, .max = 65536,

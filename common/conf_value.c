@@ -340,6 +340,7 @@ void conf_fini(struct conf *conf)
         free(conf->notes[i].text);
     }
     free(conf->notes);
+    free(conf->ipc_uids.items);
     memset(conf, 0, sizeof *conf);
 }
 

@@ -5,6 +5,7 @@
 #include "proto/link.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/loop.h"
@@ -152,6 +153,11 @@ static void on_wire_event(void *user, const struct wire_event *event)
             (void)wire_message_free(event->message); /* of a pipe that is gone */
         }
         break;
+    case WIRE_STRANGER:
+        if (hub->events->on_stranger != NULL) {
+            hub->events->on_stranger(hub->user, hub->path, event->uid, event->pid);
+        }
+        break;
     }
 }
 
@@ -228,6 +234,7 @@ int link_hub_open(struct loop *loop, const struct link_config *config, struct li
     hub->events = config->events;
     hub->user = config->user;
     hub->listen = config->listen;
+    (void)snprintf(hub->path, sizeof hub->path, "%s", config->path);
     hub->window = config->window == 0 ? WINDOW_DEFAULT : config->window;
     hub->stall_ms = config->stall_ms == 0 ? STALL_MS_DEFAULT : config->stall_ms;
     hub->resend_ms = config->resend_ms == 0 ? RESEND_MS_DEFAULT : config->resend_ms;

@@ -41,6 +41,8 @@ struct link_events {
     void (*on_writable)(void *user, struct link *link);
     /* The peer refused our hello; the hub keeps trying each second. May be NULL. */
     void (*on_refused)(void *user, const char *text);
+    /* A process of a user who is not among peer_uids was hung up on. May be NULL. */
+    void (*on_stranger)(void *user, const char *path, int64_t uid, int64_t pid);
     /* Fills our hello (component, ids, ...; protocol, version, epoch and pid are filled in by the link). Called for
      * each new pipe. Spans must stay valid until the next call. */
     void (*fill_hello)(void *user, struct hello *ret_hello);

@@ -13,6 +13,10 @@
 #include "proto/link_window.h"
 #include "proto/link_wire.h"
 
+enum {
+    LINK_PATH_BYTES = 64
+};
+
 enum link_state {
     LINK_OPENING, /* in on_up: what is sent waits for the answer to the hello */
     LINK_UP,
@@ -51,6 +55,7 @@ struct link_hub {
     const struct link_events *events;
     void *user;
     bool listen;
+    char path[LINK_PATH_BYTES]; /* for what is told; cut where it is longer */
     unsigned window;
     uint64_t stall_ms;
     uint64_t resend_ms;

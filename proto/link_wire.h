@@ -20,13 +20,14 @@ enum wire_event_kind {
     WIRE_PIPE_ADDED,
     WIRE_PIPE_REMOVED,
     WIRE_MESSAGE,
+    WIRE_STRANGER, /* a process of a user who may not connect was hung up on; there is no pipe */
 };
 
 struct wire_event {
     enum wire_event_kind kind;
-    uint32_t pipe;                /* never 0, never used again */
-    int64_t uid;                  /* added: of the peer's process; -1: not known */
-    int64_t pid;                  /* added; 0: not known */
+    uint32_t pipe;                /* never 0, never used again; of a stranger: 0 */
+    int64_t uid;                  /* added, stranger: of the peer's process; -1: not known */
+    int64_t pid;                  /* added, stranger; 0: not known */
     struct wire_message *message; /* message: the receiver's to free */
 };
 

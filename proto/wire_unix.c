@@ -394,28 +394,49 @@ static bool uid_is_allowed(const struct wire_unix *wire, int64_t uid)
     return wire->peer_uid_count == 0;
 }
 
+/* Whose process is at the other end, as the kernel noted it when the two were connected. */
+static void read_peer(int fd, int64_t *ret_uid, int64_t *ret_pid)
+{
+    struct ucred peer = { .pid = 0 };
+    socklen_t peer_bytes = sizeof peer;
+    bool known = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_bytes) == 0;
+
+    *ret_uid = known ? (int64_t)peer.uid : -1;
+    *ret_pid = peer.pid;
+}
+
+/* Hangs up on a user who may not connect, before a byte of theirs is read. */
+static bool turn_away(struct wire_unix *wire, int take_fd)
+{
+    struct wire_event event = { .kind = WIRE_STRANGER };
+    bool was_in_callback = wire->in_callback;
+
+    read_peer(take_fd, &event.uid, &event.pid);
+    if (uid_is_allowed(wire, event.uid)) {
+        return false;
+    }
+    (void)close(take_fd);
+    wire->in_callback = true;
+    wire->handler.on_event(wire->handler.user, &event);
+    wire->in_callback = was_in_callback;
+    return true;
+}
+
 static void add_pipe(struct wire_unix *wire, int take_fd)
 {
     struct pipe *pipe = xcalloc(1, sizeof *pipe);
-    struct ucred peer = { .pid = 0, .uid = (uid_t)-1 };
-    socklen_t peer_bytes = sizeof peer;
     int buffer_bytes = SOCKET_BUFFER_BYTES;
 
-    bool known = getsockopt(take_fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_bytes) == 0;
     (void)setsockopt(take_fd, SOL_SOCKET, SO_SNDBUF, &buffer_bytes, sizeof buffer_bytes);
     pipe->wire = wire;
     pipe->fd = take_fd;
-    pipe->uid = known ? (int64_t)peer.uid : -1;
-    pipe->pid = peer.pid;
+    read_peer(take_fd, &pipe->uid, &pipe->pid);
     pipe->since_ms = loop_now_ms(wire->loop);
     pipe->id = ++wire->next_pipe == 0 ? ++wire->next_pipe : wire->next_pipe;
     list_append(&wire->pipes, &pipe->node);
     pipe->watch = loop_watch_new(wire->loop, take_fd, on_ready, pipe);
     loop_watch_set(pipe->watch, LOOP_READABLE);
     emit(wire, pipe, WIRE_PIPE_ADDED, NULL);
-    if (wire->listen && !uid_is_allowed(wire, pipe->uid)) {
-        pipe_break(pipe);
-    }
 }
 
 /* Of a pair the second peer waits in the backlog until the first has gone. */
@@ -433,7 +454,7 @@ static void on_connection(void *user, unsigned events)
     (void)events;
     while (fd >= 0 && may_accept(wire)) {
         fd = accept4(wire->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0) {
+        if (fd >= 0 && !turn_away(wire, fd)) {
             add_pipe(wire, fd);
         }
     }

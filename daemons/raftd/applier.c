@@ -4,7 +4,9 @@
 #include <stdlib.h>
 
 #include "common/clock.h"
+#include "common/conf.h"
 #include "common/log.h"
+#include "common/strangers.h"
 #include "proto/hello.h"
 #include "proto/limits.h"
 #include "proto/link.h"
@@ -147,11 +149,13 @@ static const struct link_events link_handlers = {
     .on_up = on_up,
     .on_down = on_down,
     .on_message = on_message,
+    .on_stranger = strangers_tell,
     .fill_hello = fill_hello,
 };
 
-int applier_open(struct loop *loop, const char *path, const struct applier_events *events,
-        void *user, struct applier **ret_applier, struct err *err)
+int applier_open(struct loop *loop, const char *path, const struct conf_uids *uids,
+        const struct applier_events *events, void *user, struct applier **ret_applier,
+        struct err *err)
 {
     struct applier *applier = xcalloc(1, sizeof *applier);
 
@@ -161,6 +165,8 @@ int applier_open(struct loop *loop, const char *path, const struct applier_event
         .pattern = LINK_PAIR,
         .listen = true,
         .path = path,
+        .peer_uids = uids->items,
+        .peer_uid_count = uids->count,
         .events = &link_handlers,
         .user = applier,
     };

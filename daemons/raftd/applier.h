@@ -10,6 +10,7 @@
 #include "proto/apply.h"
 
 struct applier;
+struct conf_uids;
 struct hello;
 struct loop;
 
@@ -25,8 +26,10 @@ struct applier_events {
     void (*on_snapshot_bad)(void *user, const struct snapshot_bad *bad);
 };
 
-int applier_open(struct loop *loop, const char *path, const struct applier_events *events,
-        void *user, struct applier **ret_applier, struct err *err);
+/* uids: whose process may connect. */
+int applier_open(struct loop *loop, const char *path, const struct conf_uids *uids,
+        const struct applier_events *events, void *user, struct applier **ret_applier,
+        struct err *err);
 struct applier *applier_close(struct applier *applier); /* always NULL, accepts NULL */
 
 bool applier_is_up(const struct applier *applier);

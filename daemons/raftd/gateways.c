@@ -4,8 +4,10 @@
 #include <stdlib.h>
 
 #include "common/clock.h"
+#include "common/conf.h"
 #include "common/list.h"
 #include "common/log.h"
+#include "common/strangers.h"
 #include "proto/hello.h"
 #include "proto/link.h"
 #include "proto/op.h"
@@ -327,11 +329,13 @@ static const struct link_events link_handlers = {
     .on_up = on_up,
     .on_down = on_down,
     .on_message = on_message,
+    .on_stranger = strangers_tell,
     .fill_hello = fill_hello,
 };
 
-int gateways_open(struct loop *loop, const char *path, const struct gateways_events *events,
-        void *user, struct gateways **ret_gateways, struct err *err)
+int gateways_open(struct loop *loop, const char *path, const struct conf_uids *uids,
+        const struct gateways_events *events, void *user, struct gateways **ret_gateways,
+        struct err *err)
 {
     struct gateways *gateways = xcalloc(1, sizeof *gateways);
 
@@ -346,6 +350,8 @@ int gateways_open(struct loop *loop, const char *path, const struct gateways_eve
         .pattern = LINK_REQREP,
         .listen = true,
         .path = path,
+        .peer_uids = uids->items,
+        .peer_uid_count = uids->count,
         .events = &link_handlers,
         .user = gateways,
     };

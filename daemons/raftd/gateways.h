@@ -9,6 +9,7 @@
 #include "common/buf.h"
 #include "proto/propose.h"
 
+struct conf_uids;
 struct gateways;
 struct hello;
 struct loop;
@@ -29,8 +30,10 @@ struct gateways_events {
     void (*fill_state)(void *user, struct buf *out); /* appends an encoded raft_state */
 };
 
-int gateways_open(struct loop *loop, const char *path, const struct gateways_events *events,
-        void *user, struct gateways **ret_gateways, struct err *err);
+/* uids: whose processes may connect. */
+int gateways_open(struct loop *loop, const char *path, const struct conf_uids *uids,
+        const struct gateways_events *events, void *user, struct gateways **ret_gateways,
+        struct err *err);
 struct gateways *gateways_close(struct gateways *gateways); /* always NULL, accepts NULL */
 
 /* Offers again what waits: proposals and reads. */

@@ -227,6 +227,8 @@ static void on_stop_signal(void *user)
 
 int raftd_start(struct raftd *raftd, struct err *err)
 {
+    const struct conf_uids *uids = &raftd->conf->ipc_uids;
+
     if (chdir(raftd->conf->run_dir) < 0) {
         return err_errno(err, "enter the run directory %s", raftd->conf->run_dir);
     }
@@ -234,9 +236,9 @@ int raftd_start(struct raftd *raftd, struct err *err)
     loop_on_signal(raftd->loop, SIGINT, on_stop_signal, raftd);
     TRY(storage_start(raftd->storage, raftd->loop, &raftd_storage_events, raftd, err));
     TRY(gateways_open(
-            raftd->loop, "raftd.ipc", &raftd_gateways_events, raftd, &raftd->gateways, err));
-    TRY(applier_open(
-            raftd->loop, "apply/apply.ipc", &raftd_applier_events, raftd, &raftd->applier, err));
+            raftd->loop, "raftd.ipc", uids, &raftd_gateways_events, raftd, &raftd->gateways, err));
+    TRY(applier_open(raftd->loop, "apply/apply.ipc", uids, &raftd_applier_events, raftd,
+            &raftd->applier, err));
     TRY(transfer_open(raftd, err));
     changes_open(raftd);
     TRY(housekeeping_start(raftd, err));

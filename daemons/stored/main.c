@@ -37,6 +37,8 @@ static int run(const struct conf *conf, struct err *err)
         .snapshot_count = conf->snapshot_count,
         .max_snapshots = conf->max_snapshots,
         .event_history = conf->event_history,
+        .peer_uids = conf->ipc_uids.items,
+        .peer_uid_count = conf->ipc_uids.count,
     };
 
     TRY(conf_make_dirs(conf, err));

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/strangers.h"
 #include "daemons/stored/stored_impl.h"
 #include "proto/hello.h"
 #include "proto/link.h"
@@ -112,6 +113,7 @@ static const struct link_events status_events = {
     .on_up = on_up,
     .on_down = on_down,
     .on_message = on_message,
+    .on_stranger = strangers_tell,
     .fill_hello = fill_hello,
 };
 
@@ -121,6 +123,8 @@ int status_page_start(struct stored *stored, struct err *err)
         .pattern = LINK_REQREP,
         .listen = true,
         .path = "stored-status.ipc",
+        .peer_uids = stored->config.peer_uids,
+        .peer_uid_count = stored->config.peer_uid_count,
         .events = &status_events,
         .user = stored,
     };

@@ -20,6 +20,8 @@ struct stored_config {
     uint64_t max_snapshots; /* 0: all are kept */
     uint64_t event_history;
     size_t map_bytes;           /* 0: default */
+    const uint64_t *peer_uids;  /* users whose processes may connect; borrowed */
+    size_t peer_uid_count;      /* 0: any */
     uint64_t compact_bytes_min; /* smaller states are never compacted; 0: 64 MiB */
 };
 

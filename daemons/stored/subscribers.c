@@ -13,6 +13,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "common/strangers.h"
 #include "daemons/stored/stored_impl.h"
 #include "proto/applied.h"
 #include "proto/hello.h"
@@ -317,6 +318,7 @@ static const struct link_events subscriber_events = {
     .on_down = on_down,
     .on_message = on_message,
     .on_writable = on_writable,
+    .on_stranger = strangers_tell,
     .fill_hello = fill_hello,
 };
 
@@ -344,6 +346,8 @@ int subscribers_start(struct stored *stored, struct err *err)
         .pattern = LINK_REQREP,
         .listen = true,
         .path = "applied.ipc",
+        .peer_uids = stored->config.peer_uids,
+        .peer_uid_count = stored->config.peer_uid_count,
         .events = &subscriber_events,
         .user = stored,
     };

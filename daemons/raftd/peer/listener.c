@@ -203,6 +203,7 @@ static void on_event(void *user, const struct wire_event *event)
         }
         (void)wire_message_free(event->message);
         break;
+    case WIRE_STRANGER: /* the kernel knows no users of other hosts */
     default:
         break;
     }

@@ -246,6 +246,27 @@ static void contradictions_are_refused_with_the_known_words(void **state)
     }
 }
 
+static void users_of_the_sockets_are_found(void **state)
+{
+    CLEANUP(unload) struct loaded *plain = load("");
+    CLEANUP(unload) struct loaded *named = load("-ipc-users=4711,root,0");
+    CLEANUP(unload) struct loaded *unknown = load("-ipc-users=no-such-user");
+    CLEANUP(unload) struct loaded *nobody = load("-ipc-users=4294967295");
+    (void)state;
+
+    assert_int_equal(plain->result, 0);
+    assert_int_equal(plain->conf.ipc_uids.count, 2);
+    assert_int_equal(plain->conf.ipc_uids.items[0], 0);
+    assert_int_equal(plain->conf.ipc_uids.items[1], geteuid());
+    assert_int_equal(named->result, 0);
+    assert_int_equal(named->conf.ipc_uids.count, 5);
+    assert_int_equal(named->conf.ipc_uids.items[2], 4711);
+    assert_int_equal(named->conf.ipc_uids.items[3], 0);
+    assert_int_equal(unknown->result, -EINVAL);
+    assert_non_null(strstr(unknown->err.text, "-ipc-users names the user \"no-such-user\""));
+    assert_int_equal(nobody->result, -EINVAL);
+}
+
 static void limits_themselves_are_allowed(void **state)
 {
     static const char *const good[] = { "-heartbeat-interval=200", "-election-timeout=50000",
@@ -571,6 +592,7 @@ int main(void)
                 booleans_take_their_value_after_an_equals_sign_only, clear_environment),
         cmocka_unit_test_setup(refusals_name_the_flag_and_the_reason, clear_environment),
         cmocka_unit_test_setup(contradictions_are_refused_with_the_known_words, clear_environment),
+        cmocka_unit_test_setup(users_of_the_sockets_are_found, clear_environment),
         cmocka_unit_test_setup(limits_themselves_are_allowed, clear_environment),
         cmocka_unit_test_setup(what_is_not_served_is_refused_and_not_ignored, clear_environment),
         cmocka_unit_test_setup(known_flags_of_later_versions_are_taken, clear_environment),

@@ -157,6 +157,15 @@ static void on_refused(void *user, const char *text)
     (void)snprintf(end->refused_with, sizeof end->refused_with, "%s", text);
 }
 
+static void on_stranger(void *user, const char *path, int64_t uid, int64_t pid)
+{
+    struct end *end = user;
+    assert_string_equal(path, end->harness->path);
+    assert_int_equal(pid, getpid());
+    end->strangers++;
+    end->stranger_uid = uid;
+}
+
 static void fill_hello(void *user, struct hello *ret_hello)
 {
     struct end *end = user;
@@ -169,6 +178,7 @@ static const struct link_events events = {
     .on_message = on_message,
     .on_writable = on_writable,
     .on_refused = on_refused,
+    .on_stranger = on_stranger,
     .fill_hello = fill_hello,
 };
 

@@ -32,6 +32,8 @@ struct end {
     unsigned messages; /* handed to it, over all sessions */
     bool out_of_order;
     char peer_component[64];
+    unsigned strangers;
+    int64_t stranger_uid;
 };
 
 struct harness {

@@ -260,6 +260,8 @@ static void a_peer_of_another_user_is_closed_before_it_speaks(void **state)
     stranger_dials(h);
     RUN_UNTIL(h, stranger_gone);
     stranger_leaves();
+    assert_int_equal(LISTENER(h)->strangers, 1);
+    assert_int_equal(LISTENER(h)->stranger_uid, getuid());
     harness_close(LISTENER(h));
     uids[1] = getuid();
     open_both(h, LINK_REQREP, &tune);
