@@ -20,12 +20,15 @@ pytestmark = [pytest.mark.ours, pytest.mark.limit(600)]
 
 
 class Readers:
-    """64 connections that read without a pause, each answer judged."""
+    """Many connections that read without a pause, each answer judged. One that is closed is opened again; when it was opened
+    and when it broke is noted in `broken`, for the test to say whether it may."""
 
     def __init__(self, port, key, count=64):
-        self.port, self.key, self.total, self.failures = port, key, 0, []
+        self.port, self.total, self.failures, self.broken = port, 0, [], []
         self.slowest = 0.0
+        self._request = b"GET /v2/keys%s HTTP/1.1\r\nHost: a\r\n\r\n" % key.encode()
         self._count, self._stop = count, threading.Event()
+        self._selector = selectors.DefaultSelector()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def __enter__(self):
@@ -33,34 +36,52 @@ class Readers:
         return self
 
     def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
         self._stop.set()
         self._thread.join(20)
 
-    def _work(self):
-        request = b"GET /v2/keys%s HTTP/1.1\r\nHost: a\r\n\r\n" % self.key.encode()
-        selector, since = selectors.DefaultSelector(), {}
-        connections = [Connection(self.port) for _ in range(self._count)]
-        for connection in connections:
-            selector.register(connection.sock, selectors.EVENT_READ, connection)
-            since[connection] = time.monotonic()
-            connection.send(request)
-        while not self._stop.is_set():
-            for key, _ in selector.select(0.2):
-                connection = key.data
-                try:
-                    answer = connection.read_response()
-                    if answer.status != 200:
-                        self.failures.append(repr(answer)[:200])
-                except (OSError, WireError) as why:
-                    self.failures.append(repr(why))
-                    selector.unregister(connection.sock)
-                    continue
-                self.total += 1
-                self.slowest = max(self.slowest, time.monotonic() - since[connection])
-                since[connection] = time.monotonic()
-                connection.send(request)
-        for connection in connections:
+    def broken_without(self, moments, after_s=2.0):
+        """The connections that broke, but not soon after any of the moments, or that were opened only after it."""
+        return [(opened, broke, why) for opened, broke, why in self.broken
+                if not any(opened <= moment <= broke <= moment + after_s for moment in moments)]
+
+    def _open(self):
+        connection = Connection(self.port)
+        connection.opened = time.monotonic()
+        self._selector.register(connection.sock, selectors.EVENT_READ, connection)
+        self._ask(connection)
+
+    def _ask(self, connection):
+        connection.asked = time.monotonic()
+        connection.send(self._request)
+
+    def _hear(self, connection):
+        try:
+            answer = connection.read_response()
+            if answer.status != 200:
+                self.failures.append(repr(answer)[:200])
+            self.total += 1
+            self.slowest = max(self.slowest, time.monotonic() - connection.asked)
+            self._ask(connection)
+        except (OSError, WireError) as why:
+            self.broken.append((connection.opened, time.monotonic(), repr(why)[:200]))
+            self._selector.unregister(connection.sock)
             connection.close()
+            self._open()
+
+    def _work(self):
+        try:
+            for _ in range(self._count):
+                self._open()
+            while not self._stop.is_set():
+                for key, _ in self._selector.select(0.2):
+                    self._hear(key.data)
+        except OSError as why:
+            self.failures.append("no connection: %r" % why)
+        for key in list(self._selector.get_map().values()):
+            key.data.close()
 
 
 class Watchers:
@@ -125,7 +146,7 @@ def test_a_daemon_away_for_5_s(name, how):
             assert writers.problems() == []
             last = poll(lambda: Keys(server.port).put("/w/last/one", "v").index, 10, "the last write")
             told = watchers.indexes(last)
-        assert readers.failures == [] and readers.total > 500
+        assert readers.failures == [] and readers.broken == [] and readers.total > 500
         assert readers.slowest < 3, readers.slowest
         acked = {index for acks in writers.acked for _, index in acks} | {last}
         for mine in told:
@@ -151,49 +172,58 @@ def test_one_of_two_gatewayds_killed_leaves_new_connections_served():
             poll(lambda: len(server.pids().get("gatewayd", [])) == 2, 15, "it is back")
 
 
+def state_bytes(server):
+    """On the disk."""
+    return sum(os.stat(os.path.join(path, "data.mdb")).st_blocks * 512
+               for path, _, names in os.walk(os.path.join(server.data_dir, "member", "state")) if "data.mdb" in names)
+
+
 @pytest.mark.slow
-def test_gatewayd_kills_under_load_leave_no_trace():
+def test_gatewayd_kills_under_load_fail_no_read_but_theirs_and_leave_no_trace(measured):
     """A killed reader's place in the state is freed: the file does not grow without bound."""
-    kills = sized(5, 15, 100)
+    kills, moments, sizes = sized(5, 15, 100), [], []
     with two_gateways(quick_clock=True) as server:
         server.start()
-        data = os.path.join(server.data_dir, "member", "state")
-
-        def state_bytes():
-            return sum(os.stat(os.path.join(path, name)).st_blocks * 512
-                       for path, _, names in os.walk(data) for name in names if name == "data.mdb")
-
-        with Writers(server.port, "/w", count=8, timeout=5) as writers, Readers(server.port, "/w/w0/1", 16):
+        Keys(server.port).put("/read", "v")
+        with Writers(server.port, "/w", count=8, timeout=5) as writers, Readers(server.port, "/read", 16) as readers:
             writers.wait_for(200)
-            sizes = []
             for _ in range(kills):
                 poll(lambda: len(server.pids().get("gatewayd", [])) == 2, 20, "two gatewayds run")
+                moments.append(time.monotonic())
                 os.kill(random.choice(server.pids()["gatewayd"]), signal.SIGKILL)
                 writers.wait_for(20)
-                sizes.append(state_bytes() / max(1, writers.count()))
+                sizes.append(state_bytes(server))
         assert writers.problems() == []
-        assert sizes[-1] < 4 * sizes[0] + 4096, "bytes of state per key: %s" % sizes
+        assert readers.failures == [] and readers.broken_without(moments) == []
+        assert readers.broken and readers.total > 20 * kills
+        keys = writers.count()
+        measured.say("%d kills of gatewayd: %d reads, %d connections broken with their gatewayd, none else; state %.1f MB with %d keys" % (
+            kills, readers.total, len(readers.broken), sizes[-1] / 1e6, keys))
+        assert sizes[-1] < sizes[0] + 4 * 1024 * 1024 + 4096 * keys, "state's bytes, kill for kill: %s, keys: %d" % (sizes, keys)
 
 
 @pytest.mark.slow
-def test_a_stopped_gatewayd_does_not_hold_the_state_back():
+def test_a_stopped_gatewayd_does_not_hold_the_state_back(measured):
     """SIGSTOP in the middle of its work: whoever connects anew is served, and the state's file stays bounded."""
     with two_gateways(quick_clock=True) as server:
         server.start()
-        data = os.path.join(server.data_dir, "member", "state")
-        with Readers(server.port, "/", 32), Writers(server.port, "/w", count=8, timeout=5) as writers:
+        with Readers(server.port, "/", 32) as before, Writers(server.port, "/w", count=8, timeout=5) as writers:
             writers.wait_for(100)
             victim = server.daemon("gatewayd")
+            stopped = time.monotonic()
             os.kill(victim, signal.SIGSTOP)
             try:
-                with Writers(server.port, "/meanwhile", count=8, timeout=5) as meanwhile:
+                with Writers(server.port, "/meanwhile", count=8, timeout=5) as meanwhile, Readers(server.port, "/", 32) as anew:
                     meanwhile.wait_for(sized(1000, 3000, 30000), timeout=120)
-                used = sum(os.stat(os.path.join(path, "data.mdb")).st_blocks * 512
-                           for path, _, names in os.walk(data) if "data.mdb" in names)
+                used = state_bytes(server)
             finally:
                 for pid in server.pids().get("gatewayd", []):
                     os.kill(pid, signal.SIGCONT)
-        total = meanwhile.count() + writers.count()
-        assert used < 64 * 1024 * 1024 + 8192 * total, "%d bytes of state for %d keys" % (used, total)
+        keys = meanwhile.count() + writers.count()
+        measured.say("a gatewayd stopped: %d reads beside it, state %.1f MB with %d keys" % (anew.total, used / 1e6, keys))
+        assert used < 64 * 1024 * 1024 + 8192 * keys, "%d bytes of state for %d keys" % (used, keys)
+        assert anew.failures == [] and anew.broken == [] and anew.total > 500
+        # It is ended as a reader that holds the state back, and its connections go with it.
+        assert before.failures == [] and before.broken_without([stopped], 60) == []
         poll(lambda: exchange(server.port, "GET", "/v2/keys/meanwhile").status == 200, 10, "all is well")
         assert meanwhile.problems() == []

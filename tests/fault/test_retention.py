@@ -1,20 +1,25 @@
-"""How far the log grows before a snapshot lets it be cut."""
+"""How far the log grows before a snapshot lets it be cut, and what all of it takes on the disk."""
 
 import os
+import shutil
+import threading
+import time
 
 import pytest
 
 import harness
-from harness import exchange, poll
+from harness import Connection, Keys, exchange, poll
+from harness.wire import FORM, render_request
+from sizes import sized
 
-pytestmark = [pytest.mark.ours, pytest.mark.limit(120)]
+pytestmark = [pytest.mark.ours, pytest.mark.limit(3600)]
 
-FORM = [("Content-Type", "application/x-www-form-urlencoded")]
+MIB = 1 << 20
 
 
 def put(server, count, value):
     for i in range(count):
-        answer = exchange(server.port, "PUT", "/v2/keys/k%03d" % (i % 100), body=b"value=" + value, headers=FORM)
+        answer = exchange(server.port, "PUT", "/v2/keys/k%03d" % (i % 100), body=b"value=" + value, headers=[FORM])
         assert answer.status in (200, 201)
 
 
@@ -22,6 +27,15 @@ def snapshots(server):
     folder = os.path.join(server.data_dir, "member", "snap")
     return {name: os.path.getsize(os.path.join(folder, name))
             for name in os.listdir(folder) if name.endswith(".snap")}
+
+
+def index_of(name):
+    """The index in a snapshot's or a segment's name."""
+    return int(name.split("-")[1].split(".")[0], 16)
+
+
+def segments(server):
+    return sorted(name for name in os.listdir(os.path.join(server.data_dir, "member", "wal")) if name.endswith(".wal"))
 
 
 def test_a_log_that_grows_over_many_lives_is_cut_too():
@@ -38,3 +52,143 @@ def test_a_log_that_grows_over_many_lives_is_cut_too():
         server.start()
         put(server, 30, b"x")
         poll(lambda: set(snapshots(server)) - set(first), 5, "another snapshot")
+
+
+class Flood:
+    """Writes as fast as one process can: pipelined, over some connections, key after key. Each answer is judged."""
+
+    CONNECTIONS, DEPTH = 8, 50
+
+    def __init__(self, server, key_count, value_bytes):
+        self.key_count, self.value_bytes, self.written = key_count, value_bytes, 0
+        self._connections = [Connection(server.port, timeout=60) for _ in range(self.CONNECTIONS)]
+
+    def value(self, number):
+        """What write `number` leaves: none like another."""
+        return ("%d." % number).ljust(self.value_bytes, "v")
+
+    def write(self, count):
+        end = self.written + count
+        while self.written < end:
+            asked = []
+            for connection in self._connections:
+                numbers = range(self.written, min(self.written + self.DEPTH, end))
+                connection.send(b"".join(
+                    render_request("PUT", "/v2/keys/d/k%d?noValueOnSuccess=true" % (n % self.key_count), [FORM],
+                                   b"value=" + self.value(n).encode()) for n in numbers))
+                asked.append((connection, len(numbers)))
+                self.written += len(numbers)
+            for connection, count in asked:
+                for _ in range(count):
+                    assert connection.read_response().status in (200, 201)
+
+    def wrong(self, server):
+        """Keys that do not hold one of the last writes of theirs: writes of different connections may pass each other."""
+        found = {node["key"]: node["value"] for node in Keys(server.port, 60).get("/d").json["node"]["nodes"]}
+        window = self.CONNECTIONS * self.DEPTH
+        wrong = []
+        for key in range(min(self.key_count, self.written)):
+            number = int(found.get("/d/k%d" % key, "-1.").split(".")[0])
+            if number % self.key_count != key or number + self.key_count + window < self.written:
+                wrong.append((key, number))
+        return wrong
+
+    def close(self):
+        for connection in self._connections:
+            connection.close()
+
+
+class Observer:
+    """Looks at the files ten times a second."""
+
+    def __init__(self, server):
+        self.server, self.snapshots_seen, self.segments_seen = server, set(), set()
+        self.most_bytes, self.looks, self.most_snapshots, self.looks_with_more = 0, 0, 0, 0
+        self._stop, self._thread = threading.Event(), threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join(10)
+
+    def bytes(self):
+        total = 0
+        for path, _, names in os.walk(self.server.data_dir):
+            for name in names:
+                try:
+                    total += os.lstat(os.path.join(path, name)).st_blocks * 512
+                except FileNotFoundError:
+                    pass
+        return total
+
+    def _work(self):
+        while not self._stop.wait(0.1):
+            names = [n for n in os.listdir(os.path.join(self.server.data_dir, "member", "snap")) if n.endswith(".snap")]
+            self.snapshots_seen.update(names)
+            self.segments_seen.update(segments(self.server))
+            self.looks += 1
+            self.most_snapshots = max(self.most_snapshots, len(names))
+            self.looks_with_more += len(names) > 5
+            self.most_bytes = max(self.most_bytes, self.bytes())
+
+
+def keep_only_what_a_restart_needs(server):
+    """Moves away every snapshot but the newest, every segment that ends before it, and the state."""
+    away = os.path.join(server.folder, "away")
+    os.mkdir(away)
+    newest = sorted(snapshots(server))[-1]
+    for name in set(snapshots(server)) - {newest}:
+        shutil.move(os.path.join(server.data_dir, "member", "snap", name), away)
+    names = segments(server)
+    moved = [name for name, successor in zip(names, names[1:]) if index_of(successor) <= index_of(newest) + 1]
+    for name in moved:
+        shutil.move(os.path.join(server.data_dir, "member", "wal", name), away)
+    shutil.move(os.path.join(server.data_dir, "member", "state"), away)
+    return newest, moved
+
+
+@pytest.mark.slow
+def test_a_million_writes_with_default_flags_leave_a_bounded_heap_of_files(measured):
+    """60,000 but with --full: then the log is not yet long enough for a segment of it to be purged."""
+    count, value_bytes = sized(20000, 60000, 1000000), 256
+    with harness.new_server() as server, Observer(server.start()) as observer:
+        flood = Flood(server, 1000, value_bytes)
+        flood.write(9900)
+        assert snapshots(server) == {}
+        flood.write(300)
+        first = poll(lambda: snapshots(server), 10, "the first snapshot")
+        assert index_of(min(first)) <= 10001 + 2 * Flood.DEPTH * Flood.CONNECTIONS, first
+        began = time.monotonic()
+        used = []
+        for part in range(10):
+            flood.write((count - 10200) // 10)
+            used.append(observer.bytes() // MIB)
+        took = time.monotonic() - began
+        poll(lambda: len(snapshots(server)) <= 5, 10, "the sixth is purged")
+        if count >= 1000000:
+            assert len(observer.snapshots_seen) > 5 and len(snapshots(server)) == 5
+            assert min(observer.segments_seen) not in segments(server), "the first segment is still there"
+        # A new one stands beside the five until the log has it; only then the oldest may go.
+        assert observer.looks > 10 and observer.most_snapshots <= 6
+        flood.close()
+        wrong = flood.wrong(server)
+        assert wrong == [], wrong[:5]
+        measured.say(
+            "%d writes of %d bytes to 1000 keys, default flags, %.0f s: first snapshot at index %d, %d made, %d kept (6 in %d of %d looks), "
+            "%d segments of the log, %d left; MiB on the disk after each tenth: %s, at most %d" % (
+                flood.written, value_bytes, took, index_of(min(first)), len(observer.snapshots_seen), len(snapshots(server)),
+                observer.looks_with_more, observer.looks, len(observer.segments_seen), len(segments(server)), used, observer.most_bytes // MIB))
+        assert observer.most_bytes < 1024 * MIB
+        if count >= 1000000:
+            assert used[-1] <= 1.25 * used[4] + 128, "it goes on growing: %s" % used
+        server.kill()
+        newest, moved = keep_only_what_a_restart_needs(server)
+        assert moved or len(segments(server)) == 1, "no older segment was there to be moved away"
+        began = time.monotonic()
+        server.start(60)
+        measured.say("restart with %s and %s, %d older segments moved away: %.1f s" % (newest, segments(server), len(moved), time.monotonic() - began))
+        assert flood.wrong(server) == []
+        assert Keys(server.port).put("/after", "v").status == 201

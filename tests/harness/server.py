@@ -130,7 +130,7 @@ class Server:
             os.killpg(self.process.pid, 0)
         except ProcessLookupError:
             return True
-        return not any(pid_state(pid) != "Z" for pid in self.session_pids())
+        return not any(is_alive(pid) for pid in self.session_pids())
 
     def session_pids(self):
         """Every process of the session that the server was started in."""
@@ -191,7 +191,7 @@ class Server:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self.process.poll()
-            left = [pid for pid in self.session_pids() if pid_state(pid) not in ("Z", None)]
+            left = [pid for pid in self.session_pids() if is_alive(pid)]
             if self.process.returncode is not None and not left:
                 break
             if time.monotonic() > deadline:
@@ -275,6 +275,14 @@ def stat_fields(pid):
 def pid_state(pid):
     fields = stat_fields(pid)
     return fields[0].decode() if fields else None
+
+
+def is_alive(pid):
+    """Whether it may still hold files and locks: a thread in a system call outlives the first one, which is a zombie by then."""
+    try:
+        return pid_state(pid) not in ("Z", None) or len(os.listdir("/proc/%d/task" % pid)) > 1
+    except OSError:
+        return False
 
 
 class Etcd(Server):
