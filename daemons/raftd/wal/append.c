@@ -1,4 +1,4 @@
-/* append.c: appending mode: writes become a batch, a batch one write(2), a sync one fdatasync(2).
+/* append.c: appending mode: writes become a batch, a batch one write(2).
  *
  * Small data is copied beside its record's header, for the kernel walks a long vector more slowly than we copy;
  * large data is referred to. Behind a batch that reaches fresh blocks the file is written ahead with zeros: a block
@@ -156,7 +156,7 @@ static uint32_t encode_batch(
         .batch_bytes = (uint32_t)plan->batch_bytes,
         .salt = wal_last_segment(wal).salt,
         .offset = wal->end,
-        .synced = wal->synced,
+        .synced = wal_synced(wal),
     };
     buf_clear(&wal->parts);
     buf_clear(&wal->staging);
@@ -191,6 +191,7 @@ static int begin_next_segment(struct wal *wal, struct wal_file *file, struct err
     uint32_t crc;
 
     names_format(&next.name, name);
+    sync_await_none(wal);    /* theirs is the file that is closed below */
     TRY(wal_sync(wal, err)); /* a segment that has a successor is whole */
     TRY(file_write_head(wal, file->fd, wal->crc, &next, &end, &crc, err));
     int r = file_sync(wal, name, file->fd, err);
@@ -205,10 +206,12 @@ static int begin_next_segment(struct wal *wal, struct wal_file *file, struct err
     if (r < 0) {
         return wal_fail(wal, err, r); /* the name may be there or not: no way back */
     }
+    sync_close_files(wal);
     file_close(wal, &wal->file);
     wal->file = *file;
     *file = (struct wal_file){ .fd = -1 };
-    wal->end = wal->synced = wal->zeroed = end;
+    wal->end = wal->zeroed = end;
+    wal_set_synced(wal, end);
     wal->crc = crc;
     wal_add_segment(wal, &next);
     return 0;
@@ -372,25 +375,4 @@ int wal_append(struct wal *wal, const struct wal_write *writes, size_t write_cou
         return r;
     }
     return r < 0 ? wal_fail(wal, err, r) : 0;
-}
-
-int wal_sync(struct wal *wal, struct err *err)
-{
-    INVARIANT(wal->mode == WAL_MODE_APPENDING);
-    TRY(wal_check_failed(wal, err));
-    if (wal->end == wal->synced) {
-        return 0;
-    }
-    if (wal->io->sync_data(wal->io->user, wal->file.fd) < 0) {
-        int r = err_errno(err, "fdatasync of the log in %s", wal->dir);
-        return wal_fail(wal, err, r);
-    }
-    wal->synced = wal->end;
-    if (wal->base_index_synced != wal->base.index) {
-        wal->base_index_synced = wal->base.index;
-        (void)pthread_mutex_lock(&wal->mutex);
-        wal->purge_index_max = wal->base.index + 1;
-        (void)pthread_mutex_unlock(&wal->mutex);
-    }
-    return 0;
 }

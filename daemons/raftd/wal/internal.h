@@ -38,6 +38,13 @@ struct wal_file {
     bool is_allocated; /* the room is really ours; false where the file system cannot tell */
 };
 
+/* An open file description of the last segment, for one sync at a time: the kernel reports an error of writing back
+ * once to each description, so two syncs that share one could take each other's. */
+struct sync_file {
+    int fd; /* < 0: not opened */
+    bool is_busy;
+};
+
 struct wal {
     char *dir;
     uint64_t segment_bytes;
@@ -67,12 +74,10 @@ struct wal {
     /* Appending. While reading: where the last segment's records end. */
     struct wal_file file;
     uint64_t end;
-    uint64_t synced;
     uint64_t zeroed; /* the file is written (with zeros, after end) up to here */
     uint32_t crc;
     bool is_refusing; /* entries were refused for lack of space: those that follow do not continue the log */
     bool is_marked; /* nothing was appended since a batch that says that all is synced */
-    uint64_t base_index_synced;
     struct buf staging;
     struct buf parts; /* of struct iovec */
 
@@ -92,10 +97,14 @@ struct wal {
     uint64_t void_before_seq; /* a reset voids all segments before this one */
     uint64_t purge_index_max; /* what the last synced base and those before it allow */
     uint64_t end_shared;      /* of the last segment */
-    struct wal_file spare;    /* fd < 0: none */
-    bool is_spare_busy;       /* being made, or taken and not yet renamed */
-    bool is_spare_refused;    /* there was no space for it the last time */
-    struct err failed;        /* code != 0: final */
+    uint64_t synced;          /* the last segment is durable up to here */
+    uint64_t base_index_synced;
+    struct sync_file sync_files[WAL_SYNCS_MAX]; /* the first one's fd is the appending one's */
+    pthread_cond_t sync_ended;
+    struct wal_file spare; /* fd < 0: none */
+    bool is_spare_busy;    /* being made, or taken and not yet renamed */
+    bool is_spare_refused; /* there was no space for it the last time */
+    struct err failed;     /* code != 0: final */
 };
 
 /* Returns the final error, if there is one. */
@@ -141,6 +150,16 @@ int file_sync_dir(struct wal *wal, struct err *err);
 
 /* Removes what an earlier life left unfinished. */
 int file_remove_unfinished(struct wal *wal, struct err *err);
+
+/* ---- sync.c ---- */
+
+uint64_t wal_synced(struct wal *wal);
+void wal_set_synced(struct wal *wal, uint64_t synced);
+
+/* Waits until no sync is on its way. */
+void sync_await_none(struct wal *wal);
+/* Closes what was opened for syncs of the last segment. None is on its way. */
+void sync_close_files(struct wal *wal);
 
 /* ---- spare.c ---- */
 

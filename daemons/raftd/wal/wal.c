@@ -90,6 +90,10 @@ static struct wal *wal_new(const struct wal_config *config)
     (void)pthread_mutex_init(&wal->read_mutex, NULL);
     (void)pthread_mutex_init(&wal->purge_mutex, NULL);
     (void)pthread_cond_init(&wal->spare_idle, NULL);
+    (void)pthread_cond_init(&wal->sync_ended, NULL);
+    for (size_t i = 0; i < WAL_SYNCS_MAX; i++) {
+        wal->sync_files[i].fd = -1;
+    }
     return wal;
 }
 
@@ -111,8 +115,10 @@ struct wal *wal_close(struct wal *wal)
     if (wal == NULL) {
         return NULL;
     }
+    sync_await_none(wal);
     leave_mark(wal);
     reader_fini(&wal->reader);
+    sync_close_files(wal);
     file_close(wal, &wal->file);
     file_close(wal, &wal->spare);
     if (wal->dir_fd >= 0) {
@@ -125,6 +131,7 @@ struct wal *wal_close(struct wal *wal)
     (void)pthread_mutex_destroy(&wal->read_mutex);
     (void)pthread_mutex_destroy(&wal->purge_mutex);
     (void)pthread_cond_destroy(&wal->spare_idle);
+    (void)pthread_cond_destroy(&wal->sync_ended);
     buf_fini(&wal->base_configuration);
     buf_fini(&wal->staging);
     buf_fini(&wal->parts);

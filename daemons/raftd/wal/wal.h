@@ -13,8 +13,8 @@
  * error of append or sync is final: each later call returns it again, and only a restart of the process,
  * which reads what the disk kept, mends it. A failed sync is never retried.
  *
- * Threads. wal_append, wal_sync and wal_close from one thread at a time (writer.h sees to it);
- * wal_read_entries, wal_prepare_next, wal_purge_before and the getters marked so from any, meanwhile. */
+ * Threads. wal_append, wal_sync, wal_sync_begin and wal_close from one thread at a time (writer.h sees to it);
+ * wal_sync_run, wal_read_entries, wal_prepare_next, wal_purge_before and the getters marked so from any, meanwhile. */
 #pragma once
 
 #include "common/err.h"
@@ -133,6 +133,22 @@ int wal_append(
 
 /* One fdatasync, none if all is synced. */
 int wal_sync(struct wal *wal, struct err *err);
+
+/* A sync in three steps, so that the next can begin while one is on its way. begin notes what is appended by now:
+ * 1, or 0 if all of it is durable. run is the fdatasync: any thread, 0 or -errno. end, once for each that began, in the
+ * order in which they began and one at a time, takes the result; what was appended before begin is durable when it
+ * has returned 0, which it never does behind a sync that failed. begin waits while WAL_SYNCS_MAX are on their way. */
+enum {
+    WAL_SYNCS_MAX = 8
+};
+struct wal_sync {
+    uint64_t end;
+    uint64_t base_index;
+    unsigned file;
+};
+int wal_sync_begin(struct wal *wal, struct wal_sync *ret_sync, struct err *err);
+int wal_sync_run(struct wal *wal, const struct wal_sync *sync);
+int wal_sync_end(struct wal *wal, const struct wal_sync *sync, int result, struct err *err);
 
 /* Called for each entry; entry and data live for the call, which must not call the log. 0: go on, positive: stop, negative: give up. */
 typedef int (*wal_entry_fn)(void *user, const struct wal_entry *entry);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include "daemons/raftd/wal/writer.h"
 
@@ -26,6 +27,10 @@ struct bench {
     pthread_cond_t changed;
     bool is_gate_closed;
     unsigned waiting; /* syncs before the gate */
+    unsigned arrived; /* there, ever */
+    unsigned first;   /* the number of the one that has waited longest */
+    unsigned passes;  /* that may go through the closed gate, but for the first */
+    bool fails_first; /* that one, once it is let through */
     unsigned batch_count;
     unsigned done_count;
     uint64_t done_seqs[ITEMS];
@@ -37,14 +42,20 @@ static int gated_sync(void *user, int fd)
 {
     struct bench *bench = user;
     (void)pthread_mutex_lock(&bench->mutex);
-    bench->waiting++;
+    bench->first = bench->waiting++ == 0 ? bench->arrived : bench->first;
+    unsigned number = bench->arrived++;
     (void)pthread_cond_broadcast(&bench->changed);
-    while (bench->is_gate_closed) {
+    while (bench->is_gate_closed && (number == bench->first || bench->passes == 0)) {
         (void)pthread_cond_wait(&bench->changed, &bench->mutex);
     }
+    bench->passes -= bench->passes > 0;
     bench->waiting--;
+    bool fails = bench->fails_first && number == bench->first;
+    int r = fails ? -1 : bench->fault.io.sync_data(bench->fault.io.user, fd); /* it counts */
+    int code = fails ? EIO : errno;
     (void)pthread_mutex_unlock(&bench->mutex);
-    return bench->fault.io.sync_data(bench->fault.io.user, fd);
+    errno = code;
+    return r;
 }
 
 /* The other calls have the fault as their user; the table has one user for all. */
@@ -190,6 +201,38 @@ static void await_waiting_sync(struct bench *bench)
     (void)pthread_mutex_unlock(&bench->mutex);
 }
 
+static unsigned waiting_now(struct bench *bench)
+{
+    (void)pthread_mutex_lock(&bench->mutex);
+    unsigned waiting = bench->waiting;
+    (void)pthread_mutex_unlock(&bench->mutex);
+    return waiting;
+}
+
+static unsigned done_now(struct bench *bench)
+{
+    (void)pthread_mutex_lock(&bench->mutex);
+    unsigned done = bench->done_count;
+    (void)pthread_mutex_unlock(&bench->mutex);
+    return done;
+}
+
+static void let_through(struct bench *bench, unsigned count)
+{
+    (void)pthread_mutex_lock(&bench->mutex);
+    bench->passes = count;
+    (void)pthread_cond_broadcast(&bench->changed);
+    (void)pthread_mutex_unlock(&bench->mutex);
+}
+
+/* For a moment: where syncs do not overlap, there will be no more. */
+static void await_more_waiting(struct bench *bench, unsigned before)
+{
+    for (unsigned i = 0; i < 10 && waiting_now(bench) == before; i++) {
+        (void)usleep(1000);
+    }
+}
+
 static void await_done(struct bench *bench, unsigned count)
 {
     (void)pthread_mutex_lock(&bench->mutex);
@@ -302,6 +345,62 @@ static void a_sync_error_fails_the_batch_and_all_that_follow(void **state)
     assert_int_equal(writer_write_inline(bench->writer, item_of(bench, 2), &err), -EIO);
 }
 
+/* The log's syncs are made slow until it finds that they may overlap: then several wait before the gate. */
+static unsigned await_overlap(struct bench *bench)
+{
+    unsigned submitted = 0;
+    for (bool has_overlapped = false; !has_overlapped;) {
+        assert_true(submitted + WAL_SYNCS_MAX < ITEMS / 2);
+        close_gate(bench);
+        for (unsigned i = 0; i < WAL_SYNCS_MAX; i++) {
+            unsigned waiting_before = waiting_now(bench);
+            writer_submit(bench->writer, item_of(bench, submitted++));
+            await_more_waiting(bench, waiting_before);
+        }
+        has_overlapped = waiting_now(bench) == WAL_SYNCS_MAX;
+        if (!has_overlapped) {
+            open_gate(bench);
+            await_done(bench, submitted);
+        }
+    }
+    return submitted;
+}
+
+static void on_a_slow_disk_syncs_overlap_and_are_told_in_order(void **state)
+{
+    struct bench *bench = *state;
+    unsigned submitted = await_overlap(bench);
+    unsigned done = submitted - WAL_SYNCS_MAX;
+    assert_int_equal(bench->done_count, done);
+    let_through(bench, WAL_SYNCS_MAX - 1); /* all but the first to come */
+    (void)usleep(20000);
+    assert_int_equal(done_now(bench), done); /* durable, but not what lies before them */
+    open_gate(bench);
+    await_done(bench, submitted);
+    for (unsigned i = 0; i < submitted; i++) {
+        assert_int_equal(bench->done_seqs[i], i);
+        assert_int_equal(bench->done_results[i], 0);
+    }
+    while (submitted < ITEMS) { /* over the ends of segments */
+        writer_submit(bench->writer, item_of(bench, submitted++));
+    }
+    await_done(bench, ITEMS);
+    expect_recovered(bench, ITEMS);
+}
+
+static void behind_a_sync_that_failed_nothing_is_acknowledged(void **state)
+{
+    struct bench *bench = *state;
+    unsigned submitted = await_overlap(bench);
+    unsigned done = submitted - WAL_SYNCS_MAX;
+    bench->fails_first = true;
+    open_gate(bench);
+    await_done(bench, submitted);
+    for (unsigned i = done; i < submitted; i++) {
+        assert_int_equal(bench->done_results[i], -EIO);
+    }
+}
+
 /* Large entries fill the disk in the middle of a batch; the vote behind them is taken all the same. */
 static void on_a_full_disk_each_item_has_its_own_answer(void **state)
 {
@@ -379,6 +478,8 @@ int main(void)
         TEST(a_moved_commit_index_needs_no_sync),
         TEST(stopping_finishes_what_is_queued),
         TEST(a_sync_error_fails_the_batch_and_all_that_follow),
+        TEST(on_a_slow_disk_syncs_overlap_and_are_told_in_order),
+        TEST(behind_a_sync_that_failed_nothing_is_acknowledged),
         TEST(on_a_full_disk_each_item_has_its_own_answer),
         TEST(entries_are_read_back_and_purged_while_others_are_written),
     };
