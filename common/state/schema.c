@@ -5,6 +5,8 @@
 #include <lmdb.h>
 #include <sodium.h>
 
+#include "common/state/lockwait.h"
+
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "schema_put_u64_be swaps");
 
 #if defined(__has_feature)
@@ -77,13 +79,17 @@ int schema_open_env(const char *path, size_t map_bytes, unsigned flags, bool cre
     (void)mdb_env_set_maxdbs(state->env, SCHEMA_TABLE_COUNT);
     (void)mdb_env_set_maxreaders(state->env, SCHEMA_READERS_MAX);
     (void)mdb_env_set_mapsize(state->env, map_bytes != 0 ? map_bytes : MAP_BYTES_DEFAULT);
+    lockwait_begin();
     code = mdb_env_open(state->env, path, flags | MDB_NOTLS, 0640);
+    lockwait_end();
     if (code != 0) {
         mdb_env_close(state->env);
         state->env = NULL;
         return schema_error(err, code, path);
     }
+    lockwait_begin();
     int result = open_tables(state, create, (flags & MDB_RDONLY) != 0, err);
+    lockwait_end();
     if (result < 0) {
         mdb_env_close(state->env);
         state->env = NULL;

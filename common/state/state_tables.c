@@ -3,6 +3,7 @@
 #include <lmdb.h>
 #include <stdlib.h>
 
+#include "common/state/lockwait.h"
 #include "common/state/writer.h"
 
 static MDB_val val_of(const void *data, size_t bytes)
@@ -309,7 +310,16 @@ int state_writer_sync(struct state_writer *writer, struct err *err)
 
 int state_writer_copy(struct state_writer *writer, int fd, struct err *err)
 {
-    int code = mdb_env_copyfd2(writer->state.env, fd, MDB_CP_COMPACT);
+    MDB_txn *txn = NULL;
+
+    /* A copy takes its time; what it may wait for is the lock under which it finds a reader's slot. So that is tried first. */
+    lockwait_begin();
+    int code = mdb_txn_begin(writer->state.env, NULL, MDB_RDONLY, &txn);
+    lockwait_end();
+    if (code == 0) {
+        mdb_txn_abort(txn);
+        code = mdb_env_copyfd2(writer->state.env, fd, MDB_CP_COMPACT);
+    }
     return code == 0 ? 0 : schema_error(err, code, "copy");
 }
 
@@ -374,7 +384,9 @@ int state_writer_free_bytes(struct state_writer *writer, uint64_t *ret_bytes)
     uint64_t pages = 0;
 
     (void)mdb_env_stat(writer->state.env, &stat);
+    lockwait_begin();
     int code = mdb_txn_begin(writer->state.env, NULL, MDB_RDONLY, &txn);
+    lockwait_end();
     if (code == 0) {
         code = count_free_pages(txn, &pages);
         mdb_txn_abort(txn);
@@ -386,7 +398,10 @@ int state_writer_free_bytes(struct state_writer *writer, uint64_t *ret_bytes)
 int state_writer_reader_check(struct state_writer *writer)
 {
     int dead = 0;
+
+    lockwait_begin();
     int code = mdb_reader_check(writer->state.env, &dead);
+    lockwait_end();
     return code == 0 ? dead : schema_error(NULL, code, "check readers");
 }
 

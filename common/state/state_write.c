@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/state/lockwait.h"
 #include "common/state/writer.h"
 
 static MDB_val val_of(const void *data, size_t bytes)
@@ -132,7 +133,9 @@ int state_writer_begin(struct state_writer *writer, struct err *err)
 {
     INVARIANT(writer->txn == NULL);
     reserve_space(writer);
+    lockwait_begin();
     int code = mdb_txn_begin(writer->state.env, NULL, 0, &writer->txn);
+    lockwait_end();
     if (code != 0) {
         writer->txn = NULL;
         return schema_error(err, code, "begin writing");

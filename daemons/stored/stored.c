@@ -12,6 +12,7 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "daemons/stored/files.h"
+#include "daemons/stored/lockwatch.h"
 #include "daemons/stored/stored_impl.h"
 
 enum {
@@ -81,6 +82,7 @@ static int set_up(struct stored *stored, struct err *err)
     }
     free(lock);
     TRY(result);
+    TRY(lockwatch_start(stored->state_dir, STATUS_STORAGE, &stored->lockwatch, err));
     snapshot_sweep(stored->snap_dir);
     result = snapshot_newest(stored->snap_dir, &stored->snapshots.newest, err);
     if (result < 0 && result != -ENOENT) {
@@ -140,6 +142,7 @@ struct stored *stored_free(struct stored *stored)
     stored->generations = stored->exit_status == STATUS_STORAGE
                                   ? generations_abandon(stored->generations)
                                   : generations_close(stored->generations);
+    stored->lockwatch = lockwatch_stop(stored->lockwatch);
     if (stored->lock_fd >= 0) {
         (void)close(stored->lock_fd);
     }

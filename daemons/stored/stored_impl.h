@@ -104,6 +104,7 @@ struct compaction {
 };
 
 struct readers; /* care.c */
+struct lockwatch;
 
 struct stored {
     struct stored_config config;
@@ -111,6 +112,7 @@ struct stored {
     char *snap_dir;
     char boot_id[40];
     int lock_fd;
+    struct lockwatch *lockwatch;
     struct loop *loop;
     struct generations *generations;
     struct raft_side raft;
