@@ -3,11 +3,13 @@
 import os
 import re
 import shutil
+import subprocess
 
 import pytest
 
 import harness
 from harness import Keys, exchange, poll
+from harness.server import build_dir
 from sizes import sized
 
 pytestmark = [pytest.mark.ours, pytest.mark.limit(900)]
@@ -114,10 +116,24 @@ def cut_at(offset, how):
     return damage
 
 
-@pytest.mark.parametrize("how", ["short", "zeros", "garbage"])
-def test_a_log_torn_anywhere_in_its_unsynced_batch_opens_and_loses_only_that(torn, how):
+def test_a_log_torn_at_every_byte_of_its_unsynced_batch_opens_and_loses_only_that(torn, folder, measured):
+    """The log that raftd left, opened again and again by raftd's own code in one process."""
     specimen, before, after = torn
-    every = max(1, (after - before) // sized(4, 24, 100000))
+    tool = os.path.join(build_dir(), "tests", "fault", "tear_log")
+    log = os.path.join(specimen.data, "member", "wal")
+    every = sized(32, 16, 1)  # At how many bytes it is written to as well, which takes most of the time.
+    said = subprocess.run([tool, log, str(before), str(after), os.path.join(folder, "scratch"), str(every)], capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stdout + said.stderr
+    whole, without = map(int, re.search(r"(\d+) with all that was written, (\d+) without", said.stdout).groups())
+    assert whole >= 3 and without > 3 * (after - before) - 16 and whole + without == 4 * (after - before + 1), said.stdout
+    measured.say("a log torn at each of %d bytes, in 4 ways: %s" % (after - before + 1, said.stdout.strip()))
+
+
+@pytest.mark.parametrize("how", ["short", "zeros", "garbage"])
+def test_a_member_starts_on_a_log_torn_in_its_unsynced_batch(torn, how):
+    """At some of those places the whole member is started, and asked for what was acknowledged."""
+    specimen, before, after = torn
+    every = max(1, (after - before) // sized(2, 6, 60))
     for offset in range(before, after + 1, every):
         server, refused = specimen.trial(cut_at(offset, how))
         with server:
