@@ -186,6 +186,8 @@ struct conf {
     bool help;
     bool version;
     bool check;
+    char *backup_dir;     /* "": no backup is asked for */
+    char *backup_wal_dir; /* "": in backup_dir */
 
     /* bookkeeping */
     uint8_t origins[CONF_KEYS_MAX]; /* enum conf_origin, by row of the table */

@@ -309,7 +309,6 @@ static int check_served(const struct conf *conf, struct err *err)
         { conf->client_tls.auto_tls, "-auto-tls", "leave it out" },
         { conf->peer_tls.auto_tls, "-peer-auto-tls", "leave it out" },
         { conf->proxy != CONF_PROXY_OFF, "-proxy", "leave it off and run a member" },
-        { conf->force_new_cluster, "-force-new-cluster", "leave it out" },
         { conf->enable_pprof, "-enable-pprof", "leave it out, and use perf on the daemons" },
         { conf->listen_metrics_urls.count > 0, "-listen-metrics-urls",
                 "read /metrics from the client URLs" },

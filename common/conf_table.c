@@ -244,6 +244,12 @@ static const struct conf_key keys[] = {
             .no_environment = true,
             .help = "check flags, variables and the data folder, print what would be used and why, "
                     "start nothing" },
+    { "backup-dir", CONF_TYPE_PATH, AT(backup_dir), "", .group = REQUEST, .who = R | Q,
+            .no_environment = true,
+            .help = "copy the data of --data-dir, whose member may run, into this empty folder and "
+                    "exit; the copy is started with --force-new-cluster" },
+    { "backup-wal-dir", CONF_TYPE_PATH, AT(backup_wal_dir), "", .group = REQUEST, .who = R | Q,
+            .no_environment = true, .help = "folder for the copy of the log, if not in --backup-dir" },
     { "help", CONF_TYPE_BOOL, AT(help), "false", .group = REQUEST, .who = ALL,
             .no_environment = true, .help = "print this and exit; also -h" },
     { "version", CONF_TYPE_BOOL, AT(version), "false", .group = REQUEST, .who = ALL,

@@ -78,7 +78,7 @@ static void place_listeners(const struct conf_listeners *listeners)
 static void set_environment(const struct child *child, const struct child_env *env)
 {
     static const char *const ours_alone[] = { "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES",
-        "WATCHDOG_USEC", "WATCHDOG_PID" };
+        "WATCHDOG_USEC", "WATCHDOG_PID", "QUORATE_RESTARTED" };
     char number[16];
 
     for (size_t i = 0; i < ARRAY_COUNT(ours_alone); i++) {
@@ -87,6 +87,9 @@ static void set_environment(const struct child *child, const struct child_env *e
     (void)snprintf(number, sizeof number, "%u", child->instance);
     (void)setenv("QUORATE_DAEMON", number, 1);
     (void)setenv("NOTIFY_SOCKET", env->notify_socket, 1);
+    if (child->was_ready) {
+        (void)setenv("QUORATE_RESTARTED", "1", 1); /* what is asked of a start was done by an earlier one */
+    }
 }
 
 /* Between fork and exec. There is one thread, so all of libc may be used. */

@@ -19,7 +19,8 @@ struct child {
     bool is_gateway;             /* is given the client sockets */
 
     pid_t pid;  /* 0: does not run */
-    bool ready; /* said so in this life */
+    bool ready;     /* said so in this life */
+    bool was_ready; /* in this or an earlier one */
     bool told_to_stop;
     bool killed;
     uint64_t started_at_ms;

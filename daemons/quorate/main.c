@@ -8,6 +8,7 @@
 
 #include "common/conf.h"
 #include "common/conf_listen.h"
+#include "daemons/quorate/child.h"
 #include "daemons/quorate/datadir.h"
 #include "daemons/quorate/hints.h"
 #include "daemons/quorate/supervisor.h"
@@ -129,6 +130,20 @@ static int run(struct conf *conf, char **argv, struct supervisor_end *ret_end, s
     return r;
 }
 
+/* A backup is raftd's to make: it knows the log. */
+static int back_up(char **argv)
+{
+    struct child raftd = { .pid = 0 };
+    struct err err = { 0, "" };
+
+    if (child_find(&raftd, "raftd", &err) == 0) {
+        (void)execv(raftd.path, argv);
+        (void)err_errno(&err, "execute %s", raftd.path);
+    }
+    (void)fprintf(stderr, "%s\n", err.text);
+    return CONF_EXIT_FAILED;
+}
+
 int main(int argc, char **argv)
 {
     struct conf conf = { .who = CONF_QUORATE };
@@ -137,7 +152,9 @@ int main(int argc, char **argv)
 
     (void)umask(S_IRWXG | S_IRWXO); /* started by hand, under one user: nobody else's business */
     int status = conf_start(&conf, CONF_QUORATE, argc, argv);
-    if (status < 0) {
+    if (status < 0 && conf.action == CONF_ACTION_RUN && conf.backup_dir[0] != '\0') {
+        status = back_up(argv);
+    } else if (status < 0) {
         int r = conf.action == CONF_ACTION_CHECK ? check_only(&conf, &err)
                                                  : run(&conf, argv, &end, &err);
         if (r < 0) {

@@ -311,7 +311,7 @@ static void on_message(struct supervisor *supervisor, struct child *child, const
     static const char end_pid[] = "X_QUORATE_END_PID=";
 
     if (strncmp(text, "READY=1", 7) == 0) {
-        child->ready = true;
+        child->ready = child->was_ready = true;
         child->early_deaths = 0;
         if (!supervisor->was_ready && !supervisor->stopping && all_are_ready(supervisor)) {
             supervisor->was_ready = true;

@@ -1,9 +1,11 @@
 /* main.c: raftd. Exit status: 0 stopped, 1 failed, 2 bad configuration, 3 the log cannot be written or trusted,
  * 100 this member was removed from its cluster. */
 #include <errno.h>
+#include <stdio.h>
 
 #include "common/conf.h"
 #include "common/log.h"
+#include "daemons/raftd/backup.h"
 #include "daemons/raftd/raftd.h"
 
 static void raftd_freep(struct raftd **raftd)
@@ -35,6 +37,25 @@ static int run(const struct conf *conf, struct err *err)
     return raftd_loop(raftd);
 }
 
+/* A copy instead of a life. */
+static int back_up(const struct conf *conf)
+{
+    struct backup_config config = { conf->data_dir, conf->wal_dir, conf->backup_dir,
+        conf->backup_wal_dir };
+    struct backup_report report;
+    struct err err = { 0 };
+
+    if (backup_make(&config, &report, &err) < 0) {
+        (void)fprintf(stderr, "no backup was made: %s\n", err.text);
+        return CONF_EXIT_FAILED;
+    }
+    (void)printf("backup of %s in %s: snapshot index %" PRIu64 ", last index %" PRIu64
+                 ", last term %" PRIu64 ", %" PRIu64 " bytes\n",
+            conf->data_dir, conf->backup_dir, report.snapshot_index, report.last_index,
+            report.last_term, report.bytes);
+    return fflush(stdout) == 0 ? 0 : CONF_EXIT_FAILED;
+}
+
 int main(int argc, char **argv)
 {
     CLEANUP(conf_fini) struct conf conf = { 0 };
@@ -43,6 +64,9 @@ int main(int argc, char **argv)
     int status = conf_start(&conf, CONF_RAFTD, argc, argv);
     if (status >= 0) {
         return status;
+    }
+    if (conf.backup_dir[0] != '\0') {
+        return back_up(&conf);
     }
     int result = run(&conf, &err);
     if (result < 0) {

@@ -306,6 +306,13 @@ void membership_roles(const struct membership *membership, struct raft_members *
     ret_members->removed = ids_where(membership, false, true);
 }
 
+void membership_roles_fini(struct raft_members *roles)
+{
+    free((void *)(uintptr_t)roles->voters.items);
+    free((void *)(uintptr_t)roles->learners.items);
+    free((void *)(uintptr_t)roles->removed.items);
+}
+
 struct membership_entry *membership_find(const struct membership *membership, uint64_t id)
 {
     for (size_t i = 0; i < membership->count; i++) {

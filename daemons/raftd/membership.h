@@ -43,8 +43,9 @@ int membership_decode(
 void membership_encode(
         const struct membership *membership, const struct raft_members *members, struct buf *out);
 
-/* Ids by role, for raft's base. The arrays are allocated and the caller's: free() each items pointer. */
+/* Ids by role, for raft's base. The arrays are allocated and the caller's: give them to membership_roles_fini. */
 void membership_roles(const struct membership *membership, struct raft_members *ret_members);
+void membership_roles_fini(struct raft_members *roles);
 
 /* Whether an entry's payload has anything to say here: a look at its first bytes. */
 bool membership_is_concerned(struct span op);

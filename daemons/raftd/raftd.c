@@ -12,14 +12,8 @@
 #include "common/loop.h"
 #include "common/notify.h"
 #include "daemons/raftd/bootstrap/bootstrap.h"
+#include "daemons/raftd/bootstrap/standalone.h"
 #include "daemons/raftd/raftd_impl.h"
-
-static void free_roles(struct raft_members *roles)
-{
-    free((void *)(uintptr_t)roles->voters.items);
-    free((void *)(uintptr_t)roles->learners.items);
-    free((void *)(uintptr_t)roles->removed.items);
-}
 
 static struct raft_options core_options(const struct raftd *raftd)
 {
@@ -93,7 +87,7 @@ static int begin_cluster(struct raftd *raftd, struct err *err)
     }
     membership_roles(membership, &roles);
     int result = create_log(raftd, &roles, &hard, entries, membership->count, err);
-    free_roles(&roles);
+    membership_roles_fini(&roles);
     for (size_t i = 0; i < membership->count; i++) {
         buf_fini(&ops[i]);
     }
@@ -143,9 +137,20 @@ static int check_log_lost(const struct conf *conf, struct err *err)
     return 0;
 }
 
+/* -force-new-cluster is for the start that it was given to: quorate gives the same flags to a raftd that died, and by then
+ * members may have been added. */
+static bool wants_standalone(const struct conf *conf)
+{
+    return conf->force_new_cluster && getenv("QUORATE_RESTARTED") == NULL;
+}
+
 static int bootstrap(struct raftd *raftd, struct err *err)
 {
     TRY(check_log_lost(raftd->conf, err));
+    if (wants_standalone(raftd->conf)) {
+        log_warning("raftd.standalone.no_data",
+                "data_dir=%s action=bootstrap_as_without_force_new_cluster", raftd->conf->data_dir);
+    }
     TRY(conf_check_bootstrap(raftd->conf, err));
     if (raftd->conf->initial_cluster_state == CONF_CLUSTER_EXISTING) {
         /* The log begins without members: the leader tells. */
@@ -158,11 +163,26 @@ static int bootstrap(struct raftd *raftd, struct err *err)
     return begin_cluster(raftd, err);
 }
 
+static int open_append(struct raftd *raftd, struct storage_recovered *recovered, struct err *err)
+{
+    if (wants_standalone(raftd->conf)) {
+        return standalone_open(raftd->loop, raftd->storage, recovered, err);
+    }
+    if (recovered->base.member_id == 0) {
+        return err_set(err, -EINVAL,
+                "%s holds a backup, which is no member of any cluster yet: start it once with "
+                "-force-new-cluster, then without",
+                raftd->conf->data_dir);
+    }
+    return storage_open_append(raftd->storage, NULL, err);
+}
+
 static int recover(struct raftd *raftd, struct err *err)
 {
     CLEANUP(storage_recovered_fini) struct storage_recovered recovered = { 0 };
 
     TRY(storage_open(raftd->conf, &raftd->storage, &recovered, err));
+    TRY(open_append(raftd, &recovered, err));
     TRY(membership_decode(buf_span(&recovered.configuration), &raftd->membership, err));
     raftd->membership.cluster_id = recovered.base.cluster_id;
     raftd->membership.self_id = recovered.base.member_id;
@@ -170,13 +190,13 @@ static int recover(struct raftd *raftd, struct err *err)
     membership_roles(&raftd->membership, &roles);
     int result = new_core(raftd, &recovered.hard, &recovered.base, &roles, recovered.entries,
             recovered.entry_count, err);
-    free_roles(&roles);
+    membership_roles_fini(&roles);
     TRY(result);
     for (size_t i = 0; i < recovered.note_count; i++) {
         membership_note(
                 &raftd->membership, recovered.notes[i].index, buf_span(&recovered.notes[i].op));
     }
-    raftd->recovered_last_index = recovered.base.index + recovered.entry_count;
+    raftd->recovered_last_index = recovery_last_index(&recovered);
     TRY(retention_recover(raftd, &recovered, err));
     log_notice("raftd.log.recovered",
             "base=%" PRIu64 " entries=%zu term=%" PRIu64 " commit=%" PRIu64

@@ -44,17 +44,6 @@ static bool snapshot_file_exists(const struct raftd *raftd, uint64_t index, uint
     return length > 0 && (size_t)length < sizeof path && access(path, R_OK) == 0;
 }
 
-/* The cluster time at an index of the recovered log. */
-static uint64_t recovered_time(const struct storage_recovered *recovered, uint64_t index)
-{
-    uint64_t first = recovered->base.index + 1;
-    if (index == recovered->base.index) {
-        return recovered->base.cluster_time_ns;
-    }
-    INVARIANT(index >= first && index - first < recovered->entry_count);
-    return recovered->entries[index - first].time_ns;
-}
-
 static int take_time(void *user, const struct wal_entry *entry)
 {
     uint64_t *ret_time_ns = user;
@@ -103,7 +92,7 @@ int retention_recover(
         if (in_log && raft_term_at(raftd->raft, snapshot->index) == snapshot->term &&
                 snapshot_file_exists(raftd, snapshot->index, snapshot->term)) {
             (void)keep(raftd, snapshot->index, snapshot->term,
-                    recovered_time(recovered, snapshot->index));
+                    recovery_time_ns(recovered, snapshot->index));
         }
     }
     raftd->bytes_recovered = recovered_bytes(raftd, recovered);

@@ -6,7 +6,6 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/loop.h"
-#include "daemons/raftd/membership.h"
 #include "daemons/raftd/wal/writer.h"
 
 enum {
@@ -45,33 +44,6 @@ struct completion {
     struct list items;
     struct err err;
 };
-
-static void recover_note(struct storage_recovered *recovered, const struct wal_entry *entry)
-{
-    recovered->notes =
-            xrealloc(recovered->notes, (recovered->note_count + 1) * sizeof *recovered->notes);
-    struct storage_note *note = &recovered->notes[recovered->note_count++];
-    *note = (struct storage_note){ .index = entry->index };
-    buf_append_span(&note->op, entry->data);
-}
-
-/* Those after index are void. */
-static void recover_notes_cut(struct storage_recovered *recovered, uint64_t index)
-{
-    while (recovered->note_count > 0 && recovered->notes[recovered->note_count - 1].index > index) {
-        buf_fini(&recovered->notes[--recovered->note_count].op);
-    }
-}
-
-void storage_recovered_fini(struct storage_recovered *recovered)
-{
-    free(recovered->entries);
-    free(recovered->snapshots);
-    recover_notes_cut(recovered, 0);
-    free(recovered->notes);
-    buf_fini(&recovered->configuration);
-    *recovered = (struct storage_recovered){ 0 };
-}
 
 int storage_exists(const struct conf *conf, struct err *err)
 {
@@ -113,132 +85,33 @@ int storage_create(const struct conf *conf, const struct wal_base *base,
     return 0;
 }
 
-static void recover_entry(
-        struct storage_recovered *recovered, size_t *capacity, const struct wal_entry *entry)
-{
-    if (recovered->entry_count == *capacity) {
-        *capacity = MAX((size_t)1024, *capacity * 2);
-        recovered->entries = xrealloc(recovered->entries, *capacity * sizeof *recovered->entries);
-    }
-    recovered->entries[recovered->entry_count++] = (struct raft_entry){
-        .index = entry->index,
-        .term = entry->term,
-        .time_ns = entry->time_ns,
-        .kind = (enum raft_entry_kind)entry->kind,
-        .data = { NULL, entry->data.bytes },
-    };
-    if (entry->kind == RAFT_ENTRY_CONFIG) {
-        recovered->entries[recovered->entry_count - 1].change = membership_change_of(entry->data);
-    }
-    if (membership_is_concerned(entry->data)) {
-        recover_note(recovered, entry);
-    }
-}
-
-static void recover_cut(struct storage_recovered *recovered, uint64_t index)
-{
-    recover_notes_cut(recovered, index);
-    while (recovered->entry_count > 0 &&
-            recovered->entries[recovered->entry_count - 1].index > index) {
-        recovered->entry_count--;
-    }
-}
-
-static void recover_base(struct storage_recovered *recovered, const struct wal_base *base)
-{
-    buf_clear(&recovered->configuration);
-    buf_append_span(&recovered->configuration, base->configuration);
-    recovered->base = *base;
-    recovered->base.configuration = buf_span(&recovered->configuration);
-    if (base->reset) {
-        recover_notes_cut(recovered, 0);
-        recovered->entry_count = 0;
-        return;
-    }
-    /* Entries that the base covers are of no more use. */
-    size_t covered = 0;
-    while (covered < recovered->entry_count && recovered->entries[covered].index <= base->index) {
-        covered++;
-    }
-    recovered->entry_count -= covered;
-    if (covered > 0 && recovered->entry_count > 0) {
-        memmove(recovered->entries, recovered->entries + covered,
-                recovered->entry_count * sizeof *recovered->entries);
-    }
-}
-
-static void recover_snapshot(
-        struct storage_recovered *recovered, const struct wal_snapshot *snapshot)
-{
-    for (size_t i = 0; i < recovered->snapshot_count; i++) {
-        if (recovered->snapshots[i].index == snapshot->index) {
-            return;
-        }
-    }
-    recovered->snapshots = xrealloc(
-            recovered->snapshots, (recovered->snapshot_count + 1) * sizeof *recovered->snapshots);
-    recovered->snapshots[recovered->snapshot_count++] =
-            (struct storage_snapshot){ snapshot->index, snapshot->term };
-}
-
-static int read_all(struct wal *wal, struct storage_recovered *recovered, struct err *err)
-{
-    struct wal_record record;
-    size_t capacity = 0;
-    int result;
-
-    while ((result = wal_read(wal, &record, err)) > 0) {
-        switch (record.kind) {
-        case WAL_RECORD_BASE:
-            recover_base(recovered, &record.base);
-            break;
-        case WAL_RECORD_HARD_STATE:
-            recovered->hard = (struct raft_hard_state){ record.hard.term, record.hard.vote,
-                record.hard.commit };
-            break;
-        case WAL_RECORD_CUT:
-            recover_cut(recovered, record.cut_index);
-            break;
-        case WAL_RECORD_ENTRY:
-            recover_entry(recovered, &capacity, &record.entry);
-            break;
-        case WAL_RECORD_SNAPSHOT:
-            recover_snapshot(recovered, &record.snapshot);
-            break;
-        default:
-            return err_set(err, -EBADMSG, "record of kind %d in the log; a newer version wrote it",
-                    (int)record.kind);
-        }
-    }
-    recovered->torn_bytes = wal_torn_bytes(wal);
-    return result;
-}
-
 int storage_open(const struct conf *conf, struct storage **ret_storage,
         struct storage_recovered *ret_recovered, struct err *err)
 {
     struct wal_config config = { .dir = conf->wal_dir };
-    struct storage_recovered recovered = { 0 };
     struct storage *storage = xcalloc(1, sizeof *storage);
 
     list_init(&storage->waiting);
     int result = wal_open(&config, &storage->wal, err);
     if (result == 0) {
-        result = read_all(storage->wal, &recovered, err);
-    }
-    if (result == 0) {
-        result = wal_start_append(storage->wal, err);
+        result = recovery_read(storage->wal, ret_recovered, err);
     }
     if (result < 0) {
-        storage_recovered_fini(&recovered);
         (void)storage_close(storage);
         return result;
     }
-    *ret_recovered = recovered;
-    /* The struct was copied: its span must follow the buffer. */
-    ret_recovered->base.configuration = buf_span(&ret_recovered->configuration);
     *ret_storage = storage;
     return 0;
+}
+
+int storage_open_append(struct storage *storage, const struct wal_write *first, struct err *err)
+{
+    TRY(wal_start_append(storage->wal, err));
+    if (first == NULL) {
+        return 0;
+    }
+    TRY(wal_append(storage->wal, first, 1, err));
+    return wal_sync(storage->wal, err);
 }
 
 static void item_free(struct item *item)

@@ -9,37 +9,10 @@
 #include "common/buf.h"
 #include "common/conf.h"
 #include "daemons/raftd/raft/raft.h"
-#include "daemons/raftd/wal/wal.h"
+#include "daemons/raftd/recovery.h"
 
 struct loop;
 struct storage;
-
-/* A snapshot that the log knows: the file <term>-<index>.snap was complete and durable when this was recorded. */
-struct storage_snapshot {
-    uint64_t index;
-    uint64_t term;
-};
-
-/* An entry that says something about members. */
-struct storage_note {
-    uint64_t index;
-    struct buf op;
-};
-
-/* What a log held. Entries come without data (data.data NULL, data.bytes the length). */
-struct storage_recovered {
-    struct raft_hard_state hard;
-    struct wal_base base; /* its configuration lies in `configuration` */
-    struct buf configuration;
-    struct raft_entry *entries;
-    size_t entry_count;
-    struct storage_snapshot *snapshots; /* ascending */
-    size_t snapshot_count;
-    struct storage_note *notes; /* ascending */
-    size_t note_count;
-    uint64_t torn_bytes;
-};
-void storage_recovered_fini(struct storage_recovered *recovered);
 
 struct storage_events {
     /* A write of the core is durable. May come within storage_write. */
@@ -59,9 +32,13 @@ int storage_create(const struct conf *conf, const struct wal_base *base,
         const struct raft_hard_state *hard, const struct raft_entry *entries, size_t entry_count,
         struct storage **ret_storage, struct err *err);
 
-/* Reads an existing log to its end and makes it writable. */
+/* Reads an existing log to its end; changes nothing on disk. */
 int storage_open(const struct conf *conf, struct storage **ret_storage,
         struct storage_recovered *ret_recovered, struct err *err);
+
+/* Makes what storage_open read durable and the log writable. `first`, where it is not NULL, is in the log and synced on
+ * return: a crash leaves all of it or nothing. */
+int storage_open_append(struct storage *storage, const struct wal_write *first, struct err *err);
 
 /* Begins to take writes. */
 int storage_start(struct storage *storage, struct loop *loop, const struct storage_events *events,

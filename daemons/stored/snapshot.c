@@ -20,11 +20,7 @@ enum {
     CHUNK_BYTES = 1024 * 1024,
     WRITE_BACK_BYTES = 8 * CHUNK_BYTES,
     PAGE_BYTES = 4096,
-    HASH_BYTES = 32,
-    HEAD_BYTES = SNAPSHOT_TRAILER_BYTES - HASH_BYTES,
 };
-
-static const char magic[8] = { 'Q', 'R', 'T', 'S', 'N', 'A', 'P', '1' };
 
 static void close_fd(int *fd)
 {
@@ -37,23 +33,6 @@ static void close_fd(int *fd)
 static void free_bytes(uint8_t **bytes)
 {
     free(*bytes);
-}
-
-void snapshot_path(
-        const char *dir, uint64_t term, uint64_t index, char ret_path[SNAPSHOT_PATH_BYTES_MAX])
-{
-    (void)snprintf(ret_path, SNAPSHOT_PATH_BYTES_MAX, "%s/%016" PRIx64 "-%016" PRIx64 ".snap", dir,
-            term, index);
-}
-
-/* The trailer but for its hash. */
-static void head_encode(const struct snapshot_info *info, uint64_t data_bytes, uint8_t *out)
-{
-    memcpy(out, magic, sizeof magic);
-    memcpy(out + 8, &data_bytes, sizeof data_bytes);
-    memcpy(out + 16, &info->index, sizeof info->index);
-    memcpy(out + 24, &info->term, sizeof info->term);
-    memcpy(out + 32, &info->cluster_id, sizeof info->cluster_id);
 }
 
 static int write_all(int fd, const uint8_t *data, size_t bytes, const char *what, struct err *err)
@@ -191,13 +170,11 @@ static int read_position(const char *path, struct snapshot_info *ret_info, struc
 }
 
 static int write_trailer(int fd, const char *path, uint64_t data_bytes, struct snapshot_info *info,
-        crypto_generichash_state *hash, struct err *err)
+        const crypto_generichash_state *hash, struct err *err)
 {
     uint8_t trailer[SNAPSHOT_TRAILER_BYTES];
 
-    head_encode(info, data_bytes, trailer);
-    (void)crypto_generichash_update(hash, trailer, HEAD_BYTES);
-    (void)crypto_generichash_final(hash, trailer + HEAD_BYTES, HASH_BYTES);
+    snapshot_trailer_encode(info, data_bytes, *hash, trailer);
     TRY(write_all(fd, trailer, sizeof trailer, path, err));
     info->bytes = data_bytes + sizeof trailer;
     return fsync(fd) == 0 ? 0 : err_errno(err, "sync %s", path);
@@ -215,7 +192,7 @@ static int make_at(struct state_writer *writer, const char *dir, const char *tem
     if (fd < 0) {
         return err_errno(err, "create %s", temporary);
     }
-    (void)crypto_generichash_init(&hash, NULL, 0, HASH_BYTES);
+    snapshot_hash_init(&hash);
     TRY(copy_out(writer, fd, temporary, &hash, &data_bytes, err));
     TRY(read_position(temporary, ret_info, err));
     TRY(write_trailer(fd, temporary, data_bytes, ret_info, &hash, err));
@@ -238,8 +215,7 @@ int snapshot_copy_env(struct state_writer *writer, const char *dest_dir, struct 
     if (fd < 0) {
         return err_errno(err, "create %s", data_path);
     }
-    (void)crypto_generichash_init(
-            &hash, NULL, 0, HASH_BYTES); /* nobody will ask: one way to copy is enough */
+    snapshot_hash_init(&hash); /* nobody will ask: one way to copy is enough */
     TRY(copy_out(writer, fd, data_path, &hash, &data_bytes, err));
     if (fsync(fd) < 0) {
         return err_errno(err, "sync %s", data_path);
@@ -286,29 +262,14 @@ static int read_through(int from, uint64_t data_bytes, const char *path, int to,
 }
 
 static int read_trailer(int fd, const char *path, uint64_t data_bytes,
-        crypto_generichash_state *hash, struct snapshot_info *ret_info, struct err *err)
+        const crypto_generichash_state *hash, struct snapshot_info *ret_info, struct err *err)
 {
     uint8_t trailer[SNAPSHOT_TRAILER_BYTES];
-    uint8_t found[HASH_BYTES];
-    uint64_t said_bytes;
 
     if (read_chunk(fd, trailer, sizeof trailer) != (ssize_t)sizeof trailer) {
         return err_set(err, -EUCLEAN, "%s: its trailer cannot be read", path);
     }
-    (void)crypto_generichash_update(hash, trailer, HEAD_BYTES);
-    (void)crypto_generichash_final(hash, found, sizeof found);
-    memcpy(&said_bytes, trailer + 8, sizeof said_bytes);
-    if (memcmp(trailer, magic, sizeof magic) != 0 || said_bytes != data_bytes) {
-        return err_set(err, -EUCLEAN, "%s: not a snapshot, or cut", path);
-    }
-    if (memcmp(trailer + HEAD_BYTES, found, sizeof found) != 0) {
-        return err_set(err, -EUCLEAN, "%s: its checksum does not match", path);
-    }
-    memcpy(&ret_info->index, trailer + 16, sizeof ret_info->index);
-    memcpy(&ret_info->term, trailer + 24, sizeof ret_info->term);
-    memcpy(&ret_info->cluster_id, trailer + 32, sizeof ret_info->cluster_id);
-    ret_info->bytes = data_bytes + sizeof trailer;
-    return 0;
+    return snapshot_trailer_check(path, trailer, data_bytes, *hash, ret_info, err);
 }
 
 static int read_snapshot(const char *path, int to, const char *to_path,
@@ -328,7 +289,7 @@ static int read_snapshot(const char *path, int to, const char *to_path,
         return err_set(err, -EUCLEAN, "%s: not a snapshot, or cut", path);
     }
     uint64_t data_bytes = (uint64_t)stat.st_size - SNAPSHOT_TRAILER_BYTES;
-    (void)crypto_generichash_init(&hash, NULL, 0, HASH_BYTES);
+    snapshot_hash_init(&hash);
     TRY(read_through(fd, data_bytes, path, to, to_path, &hash, err));
     return read_trailer(fd, path, data_bytes, &hash, ret_info, err);
 }

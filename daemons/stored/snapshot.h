@@ -1,30 +1,13 @@
 /* snapshot.h: snapshot files: <dir>/<term>-<index>.snap, 16 hex digits each.
  *
- *    0                      data_bytes        +8       +8            +8      +8     +8           +32
- *    ├─compact LMDB copy────┼─"QRTSNAP1"──────┼─data_bytes──┼─index──┼─term──┼─cluster─┼─BLAKE2b-256──┤
- *
- * The hash covers everything before it, so any flipped bit and any truncation is found. Index and term are read from
- * the copy itself. Made as .tmp, synced, renamed; a bad file is renamed .broken and never purged.
+ * The format is in common/snapshot_file.h. Index and term are read from the copy itself. Made as .tmp, synced, renamed; a
+ * bad file is renamed .broken and never purged.
  *
  * These calls take as long as the state is large: they run on the worker, not on the loop. */
 #pragma once
 
+#include "common/snapshot_file.h"
 #include "common/state/state_write.h"
-
-struct snapshot_info {
-    uint64_t index;
-    uint64_t term;
-    uint64_t cluster_id;
-    uint64_t bytes; /* of the file */
-};
-
-enum {
-    SNAPSHOT_TRAILER_BYTES = 8 + 8 + 8 + 8 + 8 + 32,
-    SNAPSHOT_PATH_BYTES_MAX = 4096
-};
-
-void snapshot_path(
-        const char *dir, uint64_t term, uint64_t index, char ret_path[SNAPSHOT_PATH_BYTES_MAX]);
 
 /* Copies the writer's environment as it is now. */
 int snapshot_make(struct state_writer *writer, const char *dir, struct snapshot_info *ret_info,

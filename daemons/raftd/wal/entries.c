@@ -268,7 +268,7 @@ static int read_route(
 int wal_read_entries(struct wal *wal, uint64_t from, uint64_t to_max, size_t bytes_max,
         wal_entry_fn fn, void *user, struct err *err)
 {
-    INVARIANT(wal->mode == WAL_MODE_APPENDING);
+    INVARIANT(wal->mode == WAL_MODE_APPENDING || wal->mode == WAL_MODE_READ);
     struct request request = {
         .next = from,
         .last = to_max,

@@ -51,7 +51,7 @@ struct wal {
     uint64_t reserve_bytes;
     const struct wal_io *io;
     int dir_fd;
-    int lock_fd;
+    int lock_fd; /* -1: foreign */
     enum wal_mode mode;
 
     /* What the records up to here amount to. Appending (or reading) thread; last_index also under mutex. */

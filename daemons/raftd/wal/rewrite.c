@@ -122,6 +122,7 @@ static int rewrite_last(struct wal *wal, struct segment *last, struct err *err)
 int wal_start_append(struct wal *wal, struct err *err)
 {
     INVARIANT(wal->mode == WAL_MODE_READ);
+    INVARIANT(wal->lock_fd >= 0);
     wal->mode = WAL_MODE_BROKEN;
     int r = file_remove_unfinished(wal, err);
     if (r == 0) {

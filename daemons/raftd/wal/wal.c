@@ -148,6 +148,12 @@ static void wal_closep(struct wal **wal)
     *wal = wal_close(*wal);
 }
 
+static int open_dir(struct wal *wal, struct err *err)
+{
+    wal->dir_fd = open(wal->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return wal->dir_fd < 0 ? err_errno(err, "open %s", wal->dir) : 0;
+}
+
 static int lock_dir(struct wal *wal, struct err *err)
 {
     char path[4096];
@@ -155,10 +161,7 @@ static int lock_dir(struct wal *wal, struct err *err)
     if (bytes < 0 || (size_t)bytes >= sizeof(path)) {
         return err_set(err, -ENAMETOOLONG, "%s", wal->dir);
     }
-    wal->dir_fd = open(wal->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (wal->dir_fd < 0) {
-        return err_errno(err, "open %s", wal->dir);
-    }
+    TRY(open_dir(wal, err));
     int result = lockfile_open(path, &wal->lock_fd, err);
     if (result == -EWOULDBLOCK) {
         (void)err_prefix(err, "open wal error: file already locked");
@@ -374,7 +377,7 @@ int wal_open(const struct wal_config *config, struct wal **ret_wal, struct err *
     if (exists(wal->io, config->dir, NULL) == 0) {
         return err_set(err, -ENOENT, "%s holds no log", config->dir); /* and gets no LOCK file */
     }
-    TRY(lock_dir(wal, err));
+    TRY(config->is_foreign ? open_dir(wal, err) : lock_dir(wal, err));
     TRY(list_segments(wal, err));
     TRY(find_start(wal, err));
     *ret_wal = MOVE(wal);

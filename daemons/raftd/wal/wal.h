@@ -34,6 +34,9 @@ struct wal_config {
     uint64_t
             reserve_bytes; /* at each segment's end, for writes without entries; 0: 1/64 of a segment */
     const struct wal_io *io; /* NULL: the system's; tests inject failures */
+    /* For wal_open: take no LOCK, so that another process may go on writing. Only reading is possible then. What it finds
+     * may be torn, or seem damaged (-EBADMSG), where it was written while it was read: reading it again tells. */
+    bool is_foreign;
 };
 
 struct wal_hard_state {
@@ -156,7 +159,7 @@ typedef int (*wal_entry_fn)(void *user, const struct wal_entry *entry);
 /* Reads entries from..to_max (bounded by the last one) back from the segments until data of bytes_max bytes were
  * handed out, but at least one. Returns how many; 0 if from is past the last. -ENOENT: from is purged or was
  * before a reset. -EBADMSG: damage, err says where. Ask only for entries that were appended and not cut
- * since. Any thread. */
+ * since. Any thread; of a foreign log once all was read. */
 int wal_read_entries(struct wal *wal, uint64_t from, uint64_t to_max, size_t bytes_max,
         wal_entry_fn fn, void *user, struct err *err);
 
