@@ -291,9 +291,9 @@ static int find_snapshot(struct backup *backup, struct err *err)
     }
     return err_set(err, -EUCLEAN,
             "no snapshot in %s/member/snap fits the log, which begins behind index %" PRIu64
-            "%s%s: bring a .snap file of that index or later back, or take the backup of another "
+            "%s%s; bring a .snap file of that index or later back, or take a backup of another "
             "member",
-            backup->config->data_dir, recovered->base.index, last.code < 0 ? "; " : "", last.text);
+            backup->config->data_dir, recovered->base.index, last.code < 0 ? ": " : "", last.text);
 }
 
 /* ---- The source's log ----------------------------------------------------------------------------------------- */
@@ -317,7 +317,7 @@ static int open_source(struct backup *backup, struct err *err)
     raft_get_members(backup->core, &roles);
     if (roles.voters.count == 0) {
         return err_set(err, -ENOENT,
-                "%s has not got its cluster's data yet: take the backup of a member that has",
+                "%s has not got its cluster's data yet; take the backup of a member that has",
                 backup->config->data_dir);
     }
     return 0;
@@ -478,7 +478,7 @@ int backup_make(
     TRY(exists);
     if (exists == 0) {
         return err_set(err, -ENOENT,
-                "there is no log in %s: name a member's data folder with --data-dir, and the "
+                "there is no log in %s; name a member's data folder with --data-dir, and the "
                 "folder of its log with --wal-dir where it has one of its own",
                 config->wal_dir);
     }

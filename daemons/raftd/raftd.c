@@ -170,7 +170,7 @@ static int open_append(struct raftd *raftd, struct storage_recovered *recovered,
     }
     if (recovered->base.member_id == 0) {
         return err_set(err, -EINVAL,
-                "%s holds a backup, which is no member of any cluster yet: start it once with "
+                "%s holds a backup, which is no member of any cluster yet; start it once with "
                 "-force-new-cluster, then without",
                 raftd->conf->data_dir);
     }

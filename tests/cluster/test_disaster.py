@@ -236,7 +236,7 @@ def test_a_backup_alone_is_refused_with_the_mend(three, folder):
         copy.spawn()
         assert copy.process.wait(20) == 2
         copy.process = None
-        assert "is no member of any cluster yet: start it once with -force-new-cluster" in copy.log()
+        assert "is no member of any cluster yet; start it once with -force-new-cluster" in copy.log()
         force(copy)
         has_all(copy, 5)
 
@@ -384,7 +384,7 @@ def test_a_removed_member_goes_on_as_a_backup_only(three, folder):
     follower.spawn()
     assert follower.process.wait(20) == 2
     follower.process = None
-    assert "was removed from its cluster, and no id is valid again: make a backup" in follower.log()
+    assert "was removed from its cluster, and no id is valid again; make a backup" in follower.log()
     target = os.path.join(folder, "b")
     backup_of(follower, target)
     with plain_member("copy") as copy:

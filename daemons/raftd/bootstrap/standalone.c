@@ -91,14 +91,13 @@ static int check_self(const struct storage_recovered *recovered, const struct ra
 
     if (contains(roles->removed, self_id)) {
         return err_set(err, -EINVAL,
-                "member %s was removed from its cluster, and no id is valid again: make a backup "
-                "of "
-                "its data (-backup-dir) and start that with -force-new-cluster",
+                "member %s was removed from its cluster, and no id is valid again; make a backup "
+                "of its data (-backup-dir) and start that with -force-new-cluster",
                 ids_text(self_id, id));
     }
     if (self_id != 0 && !contains(roles->voters, self_id) && !contains(roles->learners, self_id)) {
         return err_set(err, -EINVAL,
-                "member %s has not got its cluster's data yet: take -force-new-cluster to a member "
+                "member %s has not got its cluster's data yet; take -force-new-cluster to a member "
                 "that has",
                 ids_text(self_id, id));
     }
@@ -141,11 +140,11 @@ static int refuse_running(
     char id[IDS_TEXT_BYTES];
 
     return err_set(err, -EINVAL,
-            "member %s of this cluster runs (%s); -force-new-cluster throws all other members out "
-            "and "
-            "is for when they are lost: leave the flag out, or stop every other member first, or "
-            "start "
-            "a backup (-backup-dir), which makes a cluster of its own",
+            "member %s of this cluster runs (%s), and -force-new-cluster throws all others out; "
+            "leave "
+            "the flag out, or stop every other member first, or start a backup (-backup-dir), "
+            "which "
+            "makes a cluster of its own",
             ids_text(answer->from_id, id),
             entry != NULL && entry->url_count > 0 ? entry->peer_urls[0] : "no URL");
 }

@@ -160,11 +160,11 @@ static void a_removed_member_and_one_without_data_are_refused_with_the_mend(void
     struct err err = { 0 };
 
     assert_int_equal(standalone_make_plan(&recovered, &roles, FRESH, 0, &plan, &err), -EINVAL);
-    assert_non_null(strstr(err.text, "has not got its cluster's data yet: take"));
+    assert_non_null(strstr(err.text, "has not got its cluster's data yet; take"));
     roles.removed = (struct raft_ids){ self, 1 };
     assert_int_equal(standalone_make_plan(&recovered, &roles, FRESH, 0, &plan, &err), -EINVAL);
     assert_non_null(strstr(
-            err.text, "was removed from its cluster, and no id is valid again: make a backup"));
+            err.text, "was removed from its cluster, and no id is valid again; make a backup"));
 }
 
 int main(void)
