@@ -1,7 +1,7 @@
 /* jobs.c: what runs beside the loop: making a snapshot, and building a new state. One at a time, a thread each.
  *
  * A snapshot is due when more than snapshot_count entries were applied since the last one and the log behind it has grown to
- * half its size: so the cost of copying, per write, does not depend on how large the state is. */
+ * its size: so the cost of copying, per write, does not depend on how large the state is. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -67,10 +67,9 @@ bool jobs_begin(struct stored *stored, const struct job *job)
     return true;
 }
 
-/* The share of the newest snapshot's size that the log must have grown by. */
 static bool log_has_grown(const struct snapshots *snapshots)
 {
-    return snapshots->log_bytes >= snapshots->newest.bytes / 2;
+    return snapshots->log_bytes >= snapshots->newest.bytes;
 }
 
 bool jobs_has_room(const struct stored *stored, struct state_writer *writer, uint64_t *ret_bytes)

@@ -1,7 +1,8 @@
 /* snapshot.c: making and reading a snapshot file.
  *
- * LMDB copies into a pipe, on a thread of its own, and we hash and write what comes out: one pass, and the kernel is
- * asked to write back as we go, so that the last sync is short and does not hold up the log's. */
+ * LMDB copies into a pipe, on a thread of its own, and we hash and write what comes out: one pass. The disk is the log's
+ * first: what we write goes to it piece by piece, two pieces at most on their way, behind whatever else is waiting, into
+ * space allocated ahead, so that no commit of the file system's journal has to wait for it. */
 #include "daemons/stored/snapshot.h"
 
 #include <errno.h>
@@ -12,13 +13,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "daemons/stored/files.h"
 
 enum {
     CHUNK_BYTES = 1024 * 1024,
-    WRITE_BACK_BYTES = 8 * CHUNK_BYTES,
+    PIECE_BYTES = CHUNK_BYTES,
+    AHEAD_BYTES = 4 * CHUNK_BYTES,
     PAGE_BYTES = 4096,
 };
 
@@ -89,31 +92,85 @@ static void *copy_run(void *argument)
     return NULL;
 }
 
+/* ---- Writing behind others -------------------------------------------------------------------------------------- */
+
+/* A file that is written from its beginning to its end. */
+struct trickle {
+    int fd;
+    uint64_t bytes;   /* written */
+    uint64_t started; /* write-back was asked for up to here */
+    uint64_t waited;  /* and has ended up to here */
+    uint64_t allocated;
+};
+
+/* What this thread writes back goes behind what others wait for. A scheduler without classes ignores it. */
+static void yield_disk(void)
+{
+    enum {
+        WHO_PROCESS = 1, /* 0: the calling thread */
+        CLASS_IDLE = 3,
+        CLASS_SHIFT = 13,
+    };
+    (void)syscall(SYS_ioprio_set, WHO_PROCESS, 0, CLASS_IDLE << CLASS_SHIFT);
+}
+
+/* Asked for in vain where the file system cannot: then the journal may wait for us, and nothing else changes. */
+static void allocate_ahead(struct trickle *trickle, size_t bytes)
+{
+    if (trickle->bytes + bytes > trickle->allocated) {
+        (void)fallocate(
+                trickle->fd, FALLOC_FL_KEEP_SIZE, (off_t)trickle->allocated, (off_t)AHEAD_BYTES);
+        trickle->allocated += AHEAD_BYTES;
+    }
+}
+
+static int trickle_write(struct trickle *trickle, const uint8_t *data, size_t bytes,
+        const char *path, struct err *err)
+{
+    allocate_ahead(trickle, bytes);
+    TRY(write_all(trickle->fd, data, bytes, path, err));
+    trickle->bytes += bytes;
+    if (trickle->bytes - trickle->started >= PIECE_BYTES) {
+        (void)sync_file_range(trickle->fd, (off_t)trickle->started,
+                (off_t)(trickle->bytes - trickle->started), SYNC_FILE_RANGE_WRITE);
+        if (trickle->started > trickle->waited) {
+            (void)sync_file_range(trickle->fd, (off_t)trickle->waited,
+                    (off_t)(trickle->started - trickle->waited), SYNC_FILE_RANGE_WAIT_BEFORE);
+        }
+        trickle->waited = trickle->started;
+        trickle->started = trickle->bytes;
+    }
+    return 0;
+}
+
+/* Gives back what was allocated in vain. */
+static int trickle_end(struct trickle *trickle, const char *path, struct err *err)
+{
+    return ftruncate(trickle->fd, (off_t)trickle->bytes) == 0 ? 0
+                                                              : err_errno(err, "truncate %s", path);
+}
+
+/* ---- Making --------------------------------------------------------------------------------------------------- */
+
 /* Takes the copy out of the pipe. */
 static int drain_copy(int from, int to, const char *path, crypto_generichash_state *hash,
         uint64_t *ret_bytes, struct err *err)
 {
     CLEANUP(free_bytes) uint8_t *chunk = xmalloc(CHUNK_BYTES);
-    uint64_t bytes = 0;
-    uint64_t started_bytes = 0; /* write-back was asked for up to here */
+    struct trickle trickle = { .fd = to };
 
+    yield_disk();
     for (;;) {
         ssize_t got = read_chunk(from, chunk, CHUNK_BYTES);
         if (got < 0) {
             return err_set(err, (int)got, "read the copy: %s", strerror((int)-got));
         }
         if (got == 0) {
-            *ret_bytes = bytes;
-            return 0;
+            *ret_bytes = trickle.bytes;
+            return trickle_end(&trickle, path, err);
         }
         (void)crypto_generichash_update(hash, chunk, (size_t)got);
-        TRY(write_all(to, chunk, (size_t)got, path, err));
-        bytes += (uint64_t)got;
-        if (bytes - started_bytes >= WRITE_BACK_BYTES) {
-            (void)sync_file_range(to, (off_t)started_bytes, (off_t)(bytes - started_bytes),
-                    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE);
-            started_bytes = bytes;
-        }
+        TRY(trickle_write(&trickle, chunk, (size_t)got, path, err));
     }
 }
 

@@ -177,7 +177,7 @@ def test_a_state_without_its_log_is_refused_and_left_alone(start):
     away = os.path.join(server.folder, "away")
     os.rename(member(server, "wal"), away)
     before = sorted(os.walk(server.data_dir))
-    with pytest.raises(RuntimeError, match="but no log in .*: give --wal-dir"):
+    with pytest.raises(RuntimeError, match="but no log in .*; give --wal-dir"):
         server.start()
     server.kill()
     assert sorted(os.walk(server.data_dir)) == before
