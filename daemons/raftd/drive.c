@@ -138,6 +138,16 @@ static void answer_need(struct raftd *raftd, const struct raft_need *need)
     free(back.data);
 }
 
+/* To whoever leads next: that may have become known before the refusal came. */
+static void offer_again(struct raftd *raftd, uint64_t context)
+{
+    uint64_t term = gateways_proposal_again(raftd->gateways, context);
+    struct raft_status status;
+
+    raft_get_status(raftd->raft, &status);
+    raftd->must_retry |= term != 0 && status.term > term && status.leader_id != 0;
+}
+
 /* A proposal was not taken: by our core just now, or by the leader to whom it was passed on. */
 static void on_refused(struct raftd *raftd, uint64_t context, enum raft_refusal reason)
 {
@@ -146,7 +156,7 @@ static void on_refused(struct raftd *raftd, uint64_t context, enum raft_refusal 
     } else if (changes_on_refused(raftd, context, reason)) {
         return;
     } else if (reason == RAFT_REFUSAL_NO_LEADER || reason == RAFT_REFUSAL_TRANSFERRING) {
-        gateways_proposal_again(raftd->gateways, context);
+        offer_again(raftd, context);
     } else if (reason == RAFT_REFUSAL_NO_SPACE) {
         gateways_proposal_refused(raftd->gateways, context, REFUSAL_NO_SPACE,
                 "no space left on the leader's data disk");
@@ -195,6 +205,7 @@ static void do_duties(struct raftd *raftd, const struct raft_ready *ready, struc
     talk_keep_vows(raftd, ready->vows, ready->vow_count);
     housekeeping_on_entries(raftd, ready->apply);
     applier_add(raftd->applier, ready->apply);
+    raftd->must_retry |= gateways_on_entries(raftd->gateways, ready->apply);
     if (ready->install != NULL) {
         retention_on_install(raftd, ready->install);
     }
@@ -272,6 +283,10 @@ int raftd_step(struct raftd *raftd, struct raft_input *input)
     if (after.state_changed) {
         housekeeping_on_state_changed(raftd);
     }
+    if (raftd->must_retry) {
+        raftd->must_retry = false;
+        gateways_retry(raftd->gateways);
+    }
     return result;
 }
 
@@ -324,8 +339,16 @@ static bool is_backlog_full(struct raftd *raftd)
     return is_full;
 }
 
+static bool is_alone(const struct raftd *raftd)
+{
+    struct raft_members members;
+
+    raft_get_members(raftd->raft, &members);
+    return members.voters.count == 1;
+}
+
 static enum gateways_fate on_propose(
-        void *user, uint64_t context, const struct span *ops, size_t count)
+        void *user, uint64_t context, const struct span *ops, size_t count, uint64_t *ret_term)
 {
     struct raftd *raftd = user;
     struct raft_status status;
@@ -340,26 +363,28 @@ static enum gateways_fate on_propose(
     switch (refusal) {
     case RAFT_REFUSAL_NONE:
         raft_get_status(raftd->raft, &status);
-        return status.role == RAFT_ROLE_LEADER ? GATEWAYS_TAKEN : GATEWAYS_PASSED_ON;
+        *ret_term = status.term;
+        return status.role == RAFT_ROLE_LEADER && is_alone(raftd) ? GATEWAYS_DONE
+                                                                  : GATEWAYS_PROPOSED;
     case RAFT_REFUSAL_NO_LEADER:
     case RAFT_REFUSAL_TRANSFERRING:
         return GATEWAYS_KEEP;
     case RAFT_REFUSAL_NO_SPACE:
         gateways_refuse_ops(
                 raftd->gateways, ops, count, REFUSAL_NO_SPACE, "no space left on the data disk");
-        return GATEWAYS_TAKEN;
+        return GATEWAYS_DONE;
     case RAFT_REFUSAL_OVERLOADED:
         gateways_refuse_ops(raftd->gateways, ops, count, REFUSAL_OVERLOADED, REFUSAL_TOO_MANY_TEXT);
-        return GATEWAYS_TAKEN;
+        return GATEWAYS_DONE;
     case RAFT_REFUSAL_STOPPED:
         gateways_refuse_ops(
                 raftd->gateways, ops, count, REFUSAL_STOPPING, "this member was removed");
-        return GATEWAYS_TAKEN;
+        return GATEWAYS_DONE;
     case RAFT_REFUSAL_CHANGE_PENDING:
     case RAFT_REFUSAL_CHANGE_INVALID:
     default:
         gateways_refuse_ops(raftd->gateways, ops, count, REFUSAL_BAD_OP, "not a key operation");
-        return GATEWAYS_TAKEN;
+        return GATEWAYS_DONE;
     }
 }
 

@@ -8,15 +8,13 @@
 #include "common/list.h"
 #include "common/log.h"
 #include "common/strangers.h"
+#include "daemons/raftd/passed.h"
 #include "proto/hello.h"
 #include "proto/link.h"
 #include "proto/op.h"
 
 enum {
     WAITING_BYTES_MAX = 64 * 1024 * 1024,
-    PASSED_BYTES_MAX =
-            16 * 1024 * 1024, /* copies kept in case the leader refuses: then the oldest go */
-    PASSED_MS_MAX = 2000,
 };
 
 /* One connected gatewayd. */
@@ -24,15 +22,6 @@ struct gateway {
     struct list node;
     struct link *link;
     uint64_t instance;
-};
-
-/* A propose message that could not go on yet, or that was passed on to the leader: a copy of its ops. */
-struct waiting_ops {
-    struct list node;
-    uint64_t since_ms;
-    uint64_t context;
-    struct buf bytes;
-    struct span_list ops; /* into bytes */
 };
 
 /* A read that has no index yet. */
@@ -59,10 +48,10 @@ struct gateways {
     void *user;
     struct link_hub *hub;
     struct list gateways;
-    struct list waiting_ops;
+    struct list waiting_ops; /* kept_ops that found no leader */
     size_t waiting_bytes;
-    struct list passed_ops;
-    size_t passed_bytes;
+    struct passed *passed; /* those that did */
+    bool is_retrying;
     struct list waiting_reads;
     struct list waiting_changes;
     uint64_t next_context;
@@ -106,99 +95,73 @@ void gateways_tell_state(struct gateways *gateways)
     }
 }
 
-static struct waiting_ops *copy_ops(uint64_t context, const struct span *ops, size_t count)
+static void keep_waiting(struct gateways *gateways, struct kept_ops *take_kept)
 {
-    struct waiting_ops *waiting = xcalloc(1, sizeof *waiting);
-    size_t bytes = 0;
+    gateways->waiting_bytes += take_kept->bytes.bytes;
+    list_append(&gateways->waiting_ops, &take_kept->node);
+}
 
-    for (size_t i = 0; i < count; i++) {
-        bytes += ops[i].bytes;
+static void free_waiting(struct gateways *gateways, struct kept_ops *kept)
+{
+    gateways->waiting_bytes -= kept->bytes.bytes;
+    (void)kept_ops_free(kept);
+}
+
+static bool take_dead(struct gateways *gateways)
+{
+    struct kept_ops *kept;
+    bool any = false;
+
+    while ((kept = passed_take_dead(gateways->passed)) != NULL) {
+        keep_waiting(gateways, kept);
+        any = true;
     }
-    list_init(&waiting->node);
-    waiting->since_ms = clock_monotonic_ms();
-    waiting->context = context;
-    (void)buf_reserve(&waiting->bytes, bytes);
-    waiting->ops.items = xcalloc(count, sizeof *waiting->ops.items);
-    waiting->ops.count = count;
-    for (size_t i = 0; i < count; i++) {
-        waiting->ops.items[i] = span_of(waiting->bytes.data + waiting->bytes.bytes, ops[i].bytes);
-        buf_append_span(&waiting->bytes, ops[i]);
-    }
-    return waiting;
+    return any;
 }
 
-static void free_ops(struct waiting_ops *waiting)
+bool gateways_on_entries(struct gateways *gateways, struct raft_entry_span entries)
 {
-    list_remove(&waiting->node);
-    buf_fini(&waiting->bytes);
-    free(waiting->ops.items);
-    free(waiting);
+    passed_on_entries(gateways->passed, entries);
+    return take_dead(gateways);
 }
 
-static void keep_waiting(
-        struct gateways *gateways, uint64_t context, const struct span *ops, size_t count)
+void gateways_suspect(struct gateways *gateways)
 {
-    struct waiting_ops *waiting = copy_ops(context, ops, count);
-
-    gateways->waiting_bytes += waiting->bytes.bytes;
-    list_append(&gateways->waiting_ops, &waiting->node);
+    passed_suspect(gateways->passed);
 }
 
-static void free_waiting(struct gateways *gateways, struct waiting_ops *waiting)
+bool gateways_ask_end(const struct gateways *gateways, uint64_t term, uint64_t *ret_seq)
 {
-    gateways->waiting_bytes -= waiting->bytes.bytes;
-    free_ops(waiting);
+    return passed_ask(gateways->passed, term, ret_seq);
 }
 
-static void free_passed(struct gateways *gateways, struct waiting_ops *passed)
+void gateways_on_end(struct gateways *gateways, uint64_t term, uint64_t seq, uint64_t index)
 {
-    gateways->passed_bytes -= passed->bytes.bytes;
-    free_ops(passed);
-}
-
-static void keep_passed(
-        struct gateways *gateways, uint64_t context, const struct span *ops, size_t count)
-{
-    struct waiting_ops *passed = copy_ops(context, ops, count);
-
-    gateways->passed_bytes += passed->bytes.bytes;
-    list_append(&gateways->passed_ops, &passed->node);
-    while (gateways->passed_bytes > PASSED_BYTES_MAX) {
-        /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): free_ops takes the freed one out of the list. */
-        free_passed(gateways, CONTAINER_OF(gateways->passed_ops.next, struct waiting_ops, node));
+    passed_on_end(gateways->passed, term, seq, index);
+    if (take_dead(gateways)) {
+        gateways_retry(gateways);
     }
 }
 
-static struct waiting_ops *find_passed(struct gateways *gateways, uint64_t context)
+uint64_t gateways_proposal_again(struct gateways *gateways, uint64_t context)
 {
-    LIST_FOREACH (passed, &gateways->passed_ops, struct waiting_ops, node) {
-        if (passed->context == context) {
-            return passed;
-        }
-    }
-    return NULL;
-}
+    struct kept_ops *kept = passed_take(gateways->passed, context);
 
-void gateways_proposal_again(struct gateways *gateways, uint64_t context)
-{
-    struct waiting_ops *passed = find_passed(gateways, context);
-
-    if (passed != NULL) {
-        gateways->passed_bytes -= passed->bytes.bytes;
-        gateways->waiting_bytes += passed->bytes.bytes;
-        list_remove(&passed->node);
-        list_append(&gateways->waiting_ops, &passed->node);
+    if (kept == NULL) {
+        return 0;
     }
+    keep_waiting(gateways, kept);
+    return kept->term;
 }
 
 void gateways_proposal_refused(
         struct gateways *gateways, uint64_t context, enum refusal reason, const char *text)
 {
-    struct waiting_ops *passed = find_passed(gateways, context);
+    struct kept_ops *kept = passed_take(gateways->passed, context);
 
-    if (passed != NULL) {
-        gateways_refuse_ops(gateways, passed->ops.items, passed->ops.count, reason, text);
-        free_passed(gateways, passed);
+    if (kept != NULL) {
+        gateways_refuse_ops(gateways, kept->ops.items, kept->ops.count, reason, text);
+        (void)kept_ops_free(kept);
     }
 }
 
@@ -215,24 +178,28 @@ static void on_propose(struct gateways *gateways, struct span body)
         return;
     }
     uint64_t context = ++gateways->next_context;
+    uint64_t term = 0;
     /* What waits already goes first: clients see their writes in the order in which they were sent. */
     enum gateways_fate fate = GATEWAYS_KEEP;
     if (list_is_empty(&gateways->waiting_ops)) {
         fate = gateways->events->propose(
-                gateways->user, context, message.ops.items, message.ops.count);
+                gateways->user, context, message.ops.items, message.ops.count, &term);
     }
-    if (fate == GATEWAYS_PASSED_ON) {
-        keep_passed(gateways, context, message.ops.items, message.ops.count);
-    }
-    if (fate != GATEWAYS_KEEP) {
+    if (fate == GATEWAYS_DONE) {
         return;
     }
-    if (gateways->waiting_bytes + body.bytes > WAITING_BYTES_MAX) {
+    if (fate == GATEWAYS_KEEP && gateways->waiting_bytes + body.bytes > WAITING_BYTES_MAX) {
         gateways_refuse_ops(gateways, message.ops.items, message.ops.count, REFUSAL_OVERLOADED,
                 REFUSAL_TOO_MANY_TEXT);
         return;
     }
-    keep_waiting(gateways, context, message.ops.items, message.ops.count);
+    struct kept_ops *kept =
+            kept_ops_new(context, clock_monotonic_ms(), message.ops.items, message.ops.count);
+    if (fate == GATEWAYS_PROPOSED) {
+        passed_add(gateways->passed, kept, term);
+    } else {
+        keep_waiting(gateways, kept);
+    }
 }
 
 static void on_read_index(struct gateways *gateways, struct gateway *gateway, struct span body)
@@ -343,7 +310,7 @@ int gateways_open(struct loop *loop, const char *path, const struct conf_uids *u
     gateways->user = user;
     list_init(&gateways->gateways);
     list_init(&gateways->waiting_ops);
-    list_init(&gateways->passed_ops);
+    gateways->passed = passed_new();
     list_init(&gateways->waiting_reads);
     list_init(&gateways->waiting_changes);
     struct link_config config = {
@@ -374,12 +341,10 @@ struct gateways *gateways_close(struct gateways *gateways)
         list_remove(&gateway->node);
         free(gateway);
     }
-    LIST_FOREACH (waiting, &gateways->waiting_ops, struct waiting_ops, node) {
+    LIST_FOREACH (waiting, &gateways->waiting_ops, struct kept_ops, node) {
         free_waiting(gateways, waiting);
     }
-    LIST_FOREACH (passed, &gateways->passed_ops, struct waiting_ops, node) {
-        free_passed(gateways, passed);
-    }
+    gateways->passed = passed_free(gateways->passed);
     LIST_FOREACH (read, &gateways->waiting_reads, struct waiting_read, node) {
         free(read);
     }
@@ -391,18 +356,31 @@ struct gateways *gateways_close(struct gateways *gateways)
     return NULL;
 }
 
-void gateways_retry(struct gateways *gateways)
+/* False: there is still no leader. */
+static bool retry_ops(struct gateways *gateways)
 {
-    LIST_FOREACH (waiting, &gateways->waiting_ops, struct waiting_ops, node) {
+    while (!list_is_empty(&gateways->waiting_ops)) {
+        struct kept_ops *kept = CONTAINER_OF(gateways->waiting_ops.next, struct kept_ops, node);
+        uint64_t term = 0;
         enum gateways_fate fate = gateways->events->propose(
-                gateways->user, waiting->context, waiting->ops.items, waiting->ops.count);
+                gateways->user, kept->context, kept->ops.items, kept->ops.count, &term);
         if (fate == GATEWAYS_KEEP) {
-            return;
+            return false;
         }
-        if (fate == GATEWAYS_PASSED_ON) {
-            keep_passed(gateways, waiting->context, waiting->ops.items, waiting->ops.count);
+        if (fate == GATEWAYS_DONE) {
+            free_waiting(gateways, kept);
+            continue;
         }
-        free_waiting(gateways, waiting);
+        gateways->waiting_bytes -= kept->bytes.bytes;
+        passed_add(gateways->passed, kept, term);
+    }
+    return true;
+}
+
+static void retry_all(struct gateways *gateways)
+{
+    if (!retry_ops(gateways)) {
+        return;
     }
     /* A refusal within the call only marks the read, so the list stays as it is but for grants, which remove the
      * current one. */
@@ -413,6 +391,16 @@ void gateways_retry(struct gateways *gateways)
             gateways->events->read_index(gateways->user, read->context);
         }
     }
+}
+
+void gateways_retry(struct gateways *gateways)
+{
+    if (gateways->is_retrying) {
+        return; /* what is offered again may change raft's state, and that leads here */
+    }
+    gateways->is_retrying = true;
+    retry_all(gateways);
+    gateways->is_retrying = false;
 }
 
 void gateways_refuse_ops(struct gateways *gateways, const struct span *ops, size_t count,
@@ -514,16 +502,12 @@ void gateways_member_result(
 
 void gateways_expire(struct gateways *gateways, uint64_t now_ms, uint64_t wait_ms_max)
 {
-    LIST_FOREACH (waiting, &gateways->waiting_ops, struct waiting_ops, node) {
+    LIST_FOREACH (waiting, &gateways->waiting_ops, struct kept_ops, node) {
         if (now_ms - waiting->since_ms > wait_ms_max) {
             free_waiting(gateways, waiting);
         }
     }
-    LIST_FOREACH (passed, &gateways->passed_ops, struct waiting_ops, node) {
-        if (now_ms - passed->since_ms > PASSED_MS_MAX) {
-            free_passed(gateways, passed);
-        }
-    }
+    passed_expire(gateways->passed, now_ms, wait_ms_max);
     LIST_FOREACH (read, &gateways->waiting_reads, struct waiting_read, node) {
         if (now_ms - read->since_ms > wait_ms_max) {
             list_remove(&read->node);

@@ -449,6 +449,7 @@ static void on_check(void *user)
     applier_check(raftd->applier, now_ms);
     gateways_expire(raftd->gateways, now_ms, raftd_request_timeout_ms(raftd));
     gateways_retry(raftd->gateways);
+    talk_ask_end(raftd);
     changes_tick(raftd, now_ms);
     propose_registration(raftd);
     uint64_t time_ns = raft_cluster_time_ns(raftd->raft, clock_boottime_ns());

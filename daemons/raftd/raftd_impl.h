@@ -91,6 +91,7 @@ struct raftd {
         uint64_t context;
         enum raft_refusal refusal;
     } asking;
+    bool must_retry; /* the gatewayds' ops, once the step is over */
     struct raft_need *needs; /* of the core, not answered yet */
     size_t need_count;
     size_t need_capacity;
@@ -148,6 +149,8 @@ void talk_keep_vows(struct raftd *raftd, const struct raft_vow *vows, size_t cou
 void talk_release_vows(struct raftd *raftd, uint64_t synced_seq);
 void talk_step(struct raftd *raftd, const struct raft_message *message);
 void talk_on_members_changed(struct raftd *raftd);
+/* Asks the leader where its log ends, if something that was passed on to it may be lost. */
+void talk_ask_end(struct raftd *raftd);
 
 /* transfer.c */
 int transfer_open(struct raftd *raftd, struct err *err);

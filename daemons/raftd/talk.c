@@ -116,6 +116,54 @@ static void on_raft_message(struct raftd *raftd, uint64_t from, struct span body
     }
 }
 
+/* ---- What was passed on and may be lost ---- */
+
+void talk_ask_end(struct raftd *raftd)
+{
+    struct raft_status status;
+    struct log_end_ask ask = { 0 };
+    struct buf *out = &raftd->talk.out;
+
+    raft_get_status(raftd->raft, &status);
+    if (status.leader_id == 0 || status.leader_id == status.self_id ||
+            !gateways_ask_end(raftd->gateways, status.term, &ask.seq)) {
+        return;
+    }
+    ask.term = status.term;
+    buf_clear(out);
+    log_end_ask_encode(&ask, out);
+    (void)peers_send(raftd->peers, status.leader_id, PEER_BULK, log_end_ask_type, buf_span(out));
+}
+
+static void on_log_end_ask(struct raftd *raftd, uint64_t from, struct span body)
+{
+    struct codec_scratch scratch = { 0 };
+    struct log_end_ask ask;
+    struct raft_status status;
+    struct buf *out = &raftd->talk.out;
+
+    raft_get_status(raftd->raft, &status);
+    if (log_end_ask_decode(body, &ask, &scratch, NULL) == 0 && ask.term == status.term &&
+            status.role == RAFT_ROLE_LEADER) {
+        struct log_end end = { .term = ask.term, .seq = ask.seq, .index = status.last_index };
+        buf_clear(out);
+        log_end_encode(&end, out);
+        (void)peers_send(raftd->peers, from, PEER_CONTROL, log_end_type, buf_span(out));
+    }
+    codec_scratch_fini(&scratch);
+}
+
+static void on_log_end(struct raftd *raftd, struct span body)
+{
+    struct codec_scratch scratch = { 0 };
+    struct log_end end;
+
+    if (log_end_decode(body, &end, &scratch, NULL) == 0) {
+        gateways_on_end(raftd->gateways, end.term, end.seq, end.index);
+    }
+    codec_scratch_fini(&scratch);
+}
+
 static void on_message(void *user, uint64_t from, unsigned type, struct span body)
 {
     struct raftd *raftd = user;
@@ -123,10 +171,19 @@ static void on_message(void *user, uint64_t from, unsigned type, struct span bod
     if (raftd->exit_status >= 0) {
         return;
     }
-    if (type == peer_raft_type) {
+    switch (type) {
+    case peer_raft_type:
         on_raft_message(raftd, from, body);
-    } else {
+        break;
+    case log_end_ask_type:
+        on_log_end_ask(raftd, from, body);
+        break;
+    case log_end_type:
+        on_log_end(raftd, body);
+        break;
+    default:
         transfer_on_message(raftd, from, type, body);
+        break;
     }
 }
 
@@ -135,6 +192,7 @@ static void on_unreachable(void *user, uint64_t peer_id)
     struct raftd *raftd = user;
     struct raft_input input;
 
+    gateways_suspect(raftd->gateways);
     raftd_input_init(&input, RAFT_INPUT_UNREACHABLE);
     input.peer_id = peer_id;
     (void)raftd_step(raftd, &input);
@@ -142,7 +200,11 @@ static void on_unreachable(void *user, uint64_t peer_id)
 
 static void on_reachable(void *user, uint64_t peer_id)
 {
-    transfer_on_reachable(user, peer_id);
+    struct raftd *raftd = user;
+
+    transfer_on_reachable(raftd, peer_id);
+    gateways_suspect(raftd->gateways);
+    talk_ask_end(raftd);
 }
 
 static void on_removed(void *user, uint64_t by_peer_id)

@@ -158,8 +158,9 @@ class Cluster:
 class Writers:
     """Clients that write without pause, each its own keys; what was acknowledged is kept."""
 
-    def __init__(self, members, count=8):
+    def __init__(self, members, count=8, timeout=1.5):
         self.members = list(members)
+        self.timeout = timeout
         self.acknowledged = {}  # key: value
         self.moments = []
         self.refused = 0
@@ -182,7 +183,7 @@ class Writers:
             member = self.members[position % len(self.members)] if position else self.members[number % len(self.members)]
             key, value = "/load/%d-%d" % (number, turn % 50), "%d" % turn
             try:
-                answer = member.put(key, value, timeout=1.5)
+                answer = member.put(key, value, timeout=self.timeout)
                 if answer.status in (200, 201):
                     self.acknowledged[key] = value
                     self.moments.append(time.monotonic())

@@ -93,7 +93,8 @@ void raft_propose_on_message(struct raft *raft, const struct raft_message *messa
         raft->messages_ignored++;
         return;
     }
-    enum raft_refusal refusal = raft->role == RAFT_ROLE_LEADER
+    /* Meant for the leader of one term: whoever passed it on may count on its never being proposed in another. */
+    enum raft_refusal refusal = raft->role == RAFT_ROLE_LEADER && message->term == raft->term
                                         ? lead_propose(raft, message->entries)
                                         : RAFT_REFUSAL_NO_LEADER;
     if (refusal != RAFT_REFUSAL_NONE) {

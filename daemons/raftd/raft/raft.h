@@ -139,7 +139,7 @@ enum raft_message_kind {
     RAFT_MESSAGE_SNAPSHOT = 9,     /* base: see ready.send */
     RAFT_MESSAGE_TIMEOUT_NOW = 10, /* campaign at once */
     RAFT_MESSAGE_PROPOSE =
-            11, /* a follower passes entries on to the leader; context of the proposal */
+            11, /* a follower passes entries on to the leader of `term`, no other takes them; context of the proposal */
     RAFT_MESSAGE_PROPOSE_REFUSED = 12, /* context, reason */
     RAFT_MESSAGE_READ =
             13, /* a follower asks the leader for a read index; context: its own round */

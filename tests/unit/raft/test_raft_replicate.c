@@ -483,9 +483,38 @@ static void follower_passes_proposals_on_and_hears_of_their_refusal(void **state
     lab_stop(&lab);
 }
 
+/* Else one that was delayed, or read again, could be proposed a second time by a leader who had been one before. */
+static void leader_takes_only_what_was_meant_for_its_term(void **state)
+{
+    (void)state;
+    struct lab lab = { 0 };
+    lab_start(&lab, 3);
+    lab_lead(&lab);
+    struct raft_status before;
+    struct raft_status after;
+    raft_get_status(lab.raft, &before);
+    struct raft_entry entry = { .kind = RAFT_ENTRY_OP, .data = SPAN_LIT("x") };
+    struct raft_message message = { .kind = RAFT_MESSAGE_PROPOSE,
+        .from = 2,
+        .term = before.term - 1,
+        .context = 5,
+        .entries = { &entry, 1 } };
+    lab_deliver(&lab, message);
+    raft_get_status(lab.raft, &after);
+    assert_true(after.last_index == before.last_index);
+    assert_int_equal(
+            lab_sent(&lab, RAFT_MESSAGE_PROPOSE_REFUSED, 2)->reason, RAFT_REFUSAL_NO_LEADER);
+    message.term = before.term;
+    lab_deliver(&lab, message);
+    raft_get_status(lab.raft, &after);
+    assert_true(after.last_index == before.last_index + 1);
+    lab_stop(&lab);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(leader_takes_only_what_was_meant_for_its_term),
         cmocka_unit_test(acknowledgement_waits_for_the_disk),
         cmocka_unit_test(gap_is_rejected_with_where_the_log_ends),
         cmocka_unit_test(hint_skips_a_whole_term_that_the_leader_lacks),
