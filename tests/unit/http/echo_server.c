@@ -1,5 +1,5 @@
-/* echo_server.c: a server whose handlers show what common/http made of a request; test_http_wire.py
- * drives it.
+/* echo_server.c: a server whose handlers show what common/http made of a request; the test_http_*.py
+ * drive it.
  *
  * echo_server [name=value...]     limits of struct http_config, plus unix=PATH; prints the port,
  * serves until SIGTERM

@@ -1,0 +1,229 @@
+"""Limits, slow clients, and the server's own end."""
+
+import resource
+import select
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from echo import GET, HELLO, HOST, WAIT_S, begin, no_date, read_all, read_until
+
+
+# ---- limits and slow clients ----------------------------------------------------------------------------------------
+
+
+def test_unread_output_over_the_limit_ends_the_stream(serve):
+    server = serve(output_bytes_max=1 << 20)
+    with begin(server) as reader, begin(server) as sleeper:
+        drain = threading.Thread(target=lambda: read_until(reader, b"0\r\n\r\n"))
+        drain.start()
+        read_until(sleeper, b"\r\n\r\n")
+        server.wait_for(streams=2)
+        for _ in range(100):
+            server.do(b"/flood?500000")
+            if server.stats()["streams"] == 1:
+                break
+        assert server.wait_for(streams=1)["cancels"] == 1
+        server.do(b"/end")
+        drain.join()
+
+
+def test_client_that_stops_reading_an_answer_is_given_up(serve):
+    server = serve(write_timeout_ms=200)
+    with server.connect(receive_bytes=4096) as client:
+        client.sendall(b"GET /big?30000000 HTTP/1.1\r\n" + HOST + b"\r\n")
+        server.wait_for(conns=1)
+        data = read_all(client)
+        assert len(data) < 30000000
+
+
+def test_client_that_reads_slowly_gets_all(serve):
+    server = serve(write_timeout_ms=2000)
+    with server.connect(receive_bytes=4096) as client:
+        client.sendall(b"GET /big?3000000 HTTP/1.1\r\n" + HOST + b"\r\n" + GET)
+        data = b""
+        while not data.endswith(b"hello\n"):
+            piece = client.recv(50000)
+            assert piece, len(data)
+            data += piece
+        assert data.count(b"x") >= 3000000
+
+
+def test_pipelining_client_that_never_reads_is_held_back(serve):
+    server = serve(write_timeout_ms=300)
+    request = b"GET /big?100000 HTTP/1.1\r\n" + HOST + b"\r\n"
+    with server.connect(receive_bytes=4096) as client:
+        client.sendall(request * 1000)
+        server.wait_for(conns=1)
+        assert server.stats()["requests"] - server.polls < 500
+
+
+def test_client_that_sends_on_and_never_reads_is_read_no_further(server):
+    request = (b"GET /big?100000 HTTP/1.1\r\n" + HOST + b"\r\n") * 1000
+    with server.connect(receive_bytes=4096) as client:
+        client.setblocking(False)
+        sent = 0
+        while select.select([], [client], [], 0.5)[1]:
+            sent += client.send(request)
+            assert sent < 50 << 20
+        assert server.stats()["conns"] == 2
+
+
+@pytest.mark.parametrize("data", [b"G", b"GET /hello HTTP/1.1\r\nHost: x\r\n", b"PUT / HTTP/1.1\r\nHost: x\r\n"
+                                  b"Content-Length: 9\r\n\r\nabc"])
+def test_request_that_is_not_whole_in_time_ends_the_connection(serve, data):
+    server = serve(request_timeout_ms=200)
+    with server.connect() as slow, server.connect() as idle:
+        slow.sendall(data)
+        began = time.monotonic()
+        assert read_all(slow) == b""
+        assert time.monotonic() - began >= 0.15
+        idle.sendall(GET)
+        assert no_date(read_until(idle, b"hello\n")) == HELLO
+
+
+def test_one_byte_now_and_then_does_not_extend_the_time(serve):
+    server = serve(request_timeout_ms=300)
+    with server.connect() as client:
+        try:
+            while True:
+                client.sendall(b"G")
+                if select.select([client], [], [], 0.02)[0]:
+                    break
+        except OSError:
+            pass
+        server.wait_for(conns=1)
+
+
+def test_idle_connection_ends_and_a_busy_one_does_not(serve):
+    server = serve(idle_timeout_ms=300)
+    with server.connect() as idle, begin(server, b"/park") as pending, begin(server) as stream:
+        read_until(stream, b"\r\n\r\n")
+        idle.sendall(GET)
+        read_until(idle, b"hello\n")
+        assert read_all(idle) == b""
+        server.do(b"/unpark")
+        assert read_until(pending, b"unparked\n")
+        server.do(b"/push?x")
+        assert read_until(stream, b"x\r\n") == b"1\r\nx\r\n"
+
+
+def test_connections_over_the_limit_are_told_503(serve):
+    server = serve(conn_count_max=3)
+    kept = [server.connect() for _ in range(3)]
+    for client in kept:
+        client.sendall(GET)
+        read_until(client, b"hello\n")
+    answers = [server.ask(GET) for _ in range(50)]
+    for answer in answers:
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable: too many connections\r\n")
+    kept[0].sendall(GET)
+    read_until(kept[0], b"hello\n")
+    for client in kept:
+        client.close()
+    server.wait_until_served()
+
+
+def test_running_out_of_descriptors_refuses_and_recovers(serve):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        server = serve(conn_count_max=1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    clients = [server.connect() for _ in range(100)]
+    answers = 0
+    for client in clients:
+        try:
+            client.sendall(GET)
+            answers += client.recv(1000).startswith(b"HTTP/1.1 503")
+        except ConnectionError:
+            answers += 1
+    assert answers >= 40
+    for client in clients:
+        client.close()
+    server.wait_until_served()
+
+
+HERD = r"""
+import socket, sys
+port, count, data = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3].encode()
+clients = []
+for _ in range(count):
+    client = socket.create_connection(("127.0.0.1", port))
+    client.sendall(data)
+    clients.append(client)
+print("up", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_ten_thousand_half_open_connections_leave_others_served(serve):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 12000:
+        pytest.skip("RLIMIT_NOFILE %d is too low" % hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    server = serve()
+    herds = [subprocess.Popen([sys.executable, "-c", HERD, str(server.port), "5000", data], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE) for data in ("GET /slow HT", "PUT / HTTP/1.1\r\nHost")]
+    try:
+        for herd in herds:
+            assert herd.stdout.readline() == b"up\n"
+        server.wait_for(conns=10001)
+        times = []
+        for _ in range(200):
+            began = time.monotonic()
+            assert no_date(server.ask(GET, shut=True)) == HELLO
+            times.append(time.monotonic() - began)
+        assert sorted(times)[100] < 0.1
+    finally:
+        for herd in herds:
+            herd.communicate()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    server.wait_for(conns=1)
+
+
+# ---- life cycle ---------------------------------------------------------------------------------------------------
+
+
+def test_unix_socket_is_served_alike(serve, tmp_path):
+    server = serve(unix=str(tmp_path / "s"))
+    assert no_date(server.ask(GET * 3, shut=True)) == HELLO * 3
+
+
+def test_drain_closes_idle_answers_busy_and_leaves_streams(serve):
+    server = serve()
+    idle = server.connect()
+    idle.sendall(GET)
+    read_until(idle, b"hello\n")
+    pending = begin(server, b"/park")
+    partial = server.connect()
+    partial.sendall(b"GET /unp")
+    stream = begin(server)
+    read_until(stream, b"\r\n\r\n")
+    server.wait_for(parked=1, streams=1, conns=5)
+    assert server.do(b"/drain") == b"done\n"
+    assert read_all(idle) == b""
+    with pytest.raises(ConnectionError):
+        server.connect()
+    assert server.process.poll() is None
+    partial.sendall(b"ark HTTP/1.1\r\n" + HOST + b"\r\n")
+    answer = read_all(partial)
+    assert answer.endswith(b"done\n") and b"Connection: close\r\n" in answer
+    answer = read_all(pending)
+    assert answer.endswith(b"unparked\n") and b"Connection: close\r\n" in answer
+    assert read_all(stream) == b""  # the server's end: no last chunk
+    assert server.process.wait(WAIT_S) == 0
+
+
+def test_stop_with_all_kinds_of_connections_open_is_clean(server):
+    clients = [server.connect(), begin(server, b"/park"), begin(server), begin(server, b"/big?30000000")]
+    partial = server.connect()
+    partial.sendall(b"GET /he")
+    server.wait_for(parked=1, streams=1, conns=6)
+    server.stop()
+    for client in clients + [partial]:
+        client.close()
