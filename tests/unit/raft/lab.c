@@ -1,5 +1,7 @@
 #include "tests/unit/raft/lab.h"
 
+#include <stdlib.h>
+
 #include "common/buf.h"
 
 enum {
@@ -8,6 +10,22 @@ enum {
 };
 
 static const uint64_t lab_ids[LAB_VOTERS_MAX] = { 1, 2, 3, 4, 5, 6, 7, 8, 9 };
+
+int lab_setup(void **state)
+{
+    struct lab *lab = xcalloc(1, sizeof *lab);
+    lab->options = raft_options_default;
+    *state = lab;
+    return 0;
+}
+
+int lab_teardown(void **state)
+{
+    struct lab *lab = *state;
+    lab_stop(lab);
+    free(lab);
+    return 0;
+}
 
 struct raft_entry lab_entry(uint64_t index, uint64_t term)
 {
@@ -117,6 +135,18 @@ int lab_resume(struct lab *lab, uint64_t index, uint64_t term)
             (struct raft_input){ .kind = RAFT_INPUT_APPLY_RESUME, .position = { index, term } });
 }
 
+void lab_snapshot_made(struct lab *lab, uint64_t index, uint64_t term)
+{
+    (void)lab_step(lab,
+            (struct raft_input){ .kind = RAFT_INPUT_SNAPSHOT_MADE, .position = { index, term } });
+}
+
+void lab_compacted(struct lab *lab, uint64_t index, uint64_t term)
+{
+    (void)lab_step(lab,
+            (struct raft_input){ .kind = RAFT_INPUT_LOG_COMPACTED, .position = { index, term } });
+}
+
 void lab_applied(struct lab *lab, uint64_t index)
 {
     (void)lab_step(lab, (struct raft_input){ .kind = RAFT_INPUT_APPLIED,
@@ -155,6 +185,18 @@ void lab_acknowledge(struct lab *lab, uint64_t peer, uint64_t index)
                              .from = peer,
                              .term = lab_status(lab).term,
                              .index = index });
+}
+
+void lab_reject(
+        struct lab *lab, uint64_t peer, uint64_t index, uint64_t hint_index, uint64_t hint_term)
+{
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_APPEND_REPLY,
+                             .from = peer,
+                             .term = lab_status(lab).term,
+                             .reject = true,
+                             .index = index,
+                             .hint_index = hint_index,
+                             .hint_term = hint_term });
 }
 
 struct raft_status lab_status(const struct lab *lab)

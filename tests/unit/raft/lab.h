@@ -22,6 +22,11 @@ struct lab {
     uint64_t last_term;
 };
 
+/* A cmocka fixture: *state is a lab with the default options, not started yet; what it has started is stopped. */
+int lab_setup(void **state);
+int lab_teardown(void **state);
+#define LAB_TEST(name) cmocka_unit_test_setup_teardown(name, lab_setup, lab_teardown)
+
 /* A core of member 1, with the first `voters` of members 1, 2, 3 ... as voters; nothing has been stepped. */
 void lab_start(struct lab *lab, size_t voters);
 /* The same with a log: entry i has index i + 1 and the i-th term; all of them durable. */
@@ -38,6 +43,8 @@ void lab_propose(struct lab *lab, size_t count);
 enum raft_refusal lab_change(struct lab *lab, enum raft_change_kind kind, uint64_t id);
 void lab_read(struct lab *lab, uint64_t context);
 int lab_resume(struct lab *lab, uint64_t index, uint64_t term);
+void lab_snapshot_made(struct lab *lab, uint64_t index, uint64_t term);
+void lab_compacted(struct lab *lab, uint64_t index, uint64_t term);
 void lab_applied(struct lab *lab, uint64_t index);
 
 /* Becomes leader of the term after the present one, with the first vote of member 2, its first entry on its own disk
@@ -45,6 +52,9 @@ void lab_applied(struct lab *lab, uint64_t index);
 void lab_lead(struct lab *lab);
 /* The peer acknowledges all entries up to index. */
 void lab_acknowledge(struct lab *lab, uint64_t peer, uint64_t index);
+/* The peer rejects the append behind index, as its log differs; what it has is behind the hint. */
+void lab_reject(
+        struct lab *lab, uint64_t peer, uint64_t index, uint64_t hint_index, uint64_t hint_term);
 
 struct raft_status lab_status(const struct lab *lab);
 /* The last message of that kind to that member in ready.send, or in the vows; NULL if there is none. */

@@ -129,91 +129,82 @@ static void lone_member_is_slewed_but_never_stepped_by_a_round(void **state)
 
 static void new_cluster_begins_at_the_wall_clock(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 1);
-    lab_tick(&lab, 1);
-    lab_sync(&lab);
-    assert_int_equal(lab.ready.write.append.items[0].time_ns, lab.wall_ns);
-    lab_stop(&lab);
+    struct lab *lab = *state;
+    lab_start(lab, 1);
+    lab_tick(lab, 1);
+    lab_sync(lab);
+    assert_int_equal(lab->ready.write.append.items[0].time_ns, lab->wall_ns);
 }
 
 static void lone_member_steps_to_its_wall_clock_at_its_start_only(void **state)
 {
-    (void)state;
+    struct lab *lab = *state;
     static const uint64_t terms[] = { 1, 1 };
-    struct lab lab = { 0 };
-    lab_start_with(&lab, 1, (struct raft_hard_state){ .term = 1 }, terms, 2);
-    lab_tick(&lab, 1);
-    lab_sync(&lab);
-    uint64_t first_ns = lab.ready.write.append.items[0].time_ns;
-    assert_int_equal(first_ns, lab.wall_ns);
-    lab.wall_ns += 3600 * second_ns; /* set by hand, while it runs */
-    lab_tick(&lab, 10);
-    lab_propose(&lab, 1);
-    assert_int_equal(lab.ready.write.append.items[0].time_ns, first_ns + 10 * lab.options.tick_ns);
-    (void)lab_step(&lab, (struct raft_input){ .kind = RAFT_INPUT_STEP_TIME });
-    lab_propose(&lab, 1);
-    assert_int_equal(lab.ready.write.append.items[0].time_ns, lab.wall_ns);
-    lab_stop(&lab);
+    lab_start_with(lab, 1, (struct raft_hard_state){ .term = 1 }, terms, 2);
+    lab_tick(lab, 1);
+    lab_sync(lab);
+    uint64_t first_ns = lab->ready.write.append.items[0].time_ns;
+    assert_int_equal(first_ns, lab->wall_ns);
+    lab->wall_ns += 3600 * second_ns; /* set by hand, while it runs */
+    lab_tick(lab, 10);
+    lab_propose(lab, 1);
+    assert_int_equal(
+            lab->ready.write.append.items[0].time_ns, first_ns + 10 * lab->options.tick_ns);
+    (void)lab_step(lab, (struct raft_input){ .kind = RAFT_INPUT_STEP_TIME });
+    lab_propose(lab, 1);
+    assert_int_equal(lab->ready.write.append.items[0].time_ns, lab->wall_ns);
 }
 
 static void new_leader_counts_on_from_the_last_heartbeat(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 3);
-    lab_deliver(&lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT,
-                              .from = 2,
-                              .term = 1,
-                              .time_ns = start_ns / 2 });
-    uint64_t heard_ns = lab.now_ns;
-    lab_lead(&lab);
-    lab_propose(&lab, 1);
-    assert_int_equal(lab.ready.write.append.items[0].time_ns,
-            start_ns / 2 + (lab.now_ns - heard_ns)); /* not its own wall clock */
-    lab_stop(&lab);
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT,
+                             .from = 2,
+                             .term = 1,
+                             .time_ns = start_ns / 2 });
+    uint64_t heard_ns = lab->now_ns;
+    lab_lead(lab);
+    lab_propose(lab, 1);
+    assert_int_equal(lab->ready.write.append.items[0].time_ns,
+            start_ns / 2 + (lab->now_ns - heard_ns)); /* not its own wall clock */
 }
 
 static void stamps_never_fall_below_the_last_entry(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 3);
+    struct lab *lab = *state;
+    lab_start(lab, 3);
     struct raft_entry entry = lab_entry(1, 1);
     entry.time_ns = start_ns * 2; /* some clock was wrong */
-    lab_deliver(&lab,
+    lab_deliver(lab,
             (struct raft_message){
                     .kind = RAFT_MESSAGE_APPEND, .from = 2, .term = 1, .entries = { &entry, 1 } });
-    lab_lead(&lab);
-    lab_propose(&lab, 1);
-    assert_true(lab.ready.write.append.items[0].time_ns >= start_ns * 2);
-    lab_stop(&lab);
+    lab_lead(lab);
+    lab_propose(lab, 1);
+    assert_true(lab->ready.write.append.items[0].time_ns >= start_ns * 2);
 }
 
 static void leader_steps_to_the_median_of_its_followers_clocks(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 3);
-    lab_deliver(&lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT,
-                              .from = 2,
-                              .term = 1,
-                              .time_ns = start_ns / 2 });
-    lab_lead(&lab);
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT,
+                             .from = 2,
+                             .term = 1,
+                             .time_ns = start_ns / 2 });
+    lab_lead(lab);
     for (unsigned i = 0; i < 4; i++) {
-        lab_tick(&lab, 1);
-        lab_deliver(&lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT_REPLY,
-                                  .from = 2,
-                                  .term = 2,
-                                  .context = 1,
-                                  .wall_ns = lab.wall_ns + 7 * second_ns });
+        lab_tick(lab, 1);
+        lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT_REPLY,
+                                 .from = 2,
+                                 .term = 2,
+                                 .context = 1,
+                                 .wall_ns = lab->wall_ns + 7 * second_ns });
     }
-    lab_propose(&lab, 1);
-    uint64_t stamp_ns = lab.ready.write.append.items[0].time_ns;
+    lab_propose(lab, 1);
+    uint64_t stamp_ns = lab->ready.write.append.items[0].time_ns;
     assert_in_range(
-            stamp_ns, lab.wall_ns - second_ns, lab.wall_ns + second_ns); /* the lower of two */
-    lab_stop(&lab);
+            stamp_ns, lab->wall_ns - second_ns, lab->wall_ns + second_ns); /* the lower of two */
 }
 
 int main(void)
@@ -227,11 +218,11 @@ int main(void)
         cmocka_unit_test(single_clock_far_ahead_changes_nothing),
         cmocka_unit_test(fewer_than_a_quorum_of_clocks_decide_nothing),
         cmocka_unit_test(lone_member_is_slewed_but_never_stepped_by_a_round),
-        cmocka_unit_test(new_cluster_begins_at_the_wall_clock),
-        cmocka_unit_test(lone_member_steps_to_its_wall_clock_at_its_start_only),
-        cmocka_unit_test(new_leader_counts_on_from_the_last_heartbeat),
-        cmocka_unit_test(stamps_never_fall_below_the_last_entry),
-        cmocka_unit_test(leader_steps_to_the_median_of_its_followers_clocks),
+        LAB_TEST(new_cluster_begins_at_the_wall_clock),
+        LAB_TEST(lone_member_steps_to_its_wall_clock_at_its_start_only),
+        LAB_TEST(new_leader_counts_on_from_the_last_heartbeat),
+        LAB_TEST(stamps_never_fall_below_the_last_entry),
+        LAB_TEST(leader_steps_to_the_median_of_its_followers_clocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,122 +20,107 @@ static void start_leading(struct lab *lab)
 
 static void read_waits_for_a_commit_of_the_leaders_term(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 3);
-    lab_lead(&lab);
-    beat(&lab, 2, 1);
-    lab_read(&lab, 5);
-    assert_null(lab_sent(&lab, RAFT_MESSAGE_HEARTBEAT, 2));
-    lab_acknowledge(&lab, 2, 1);
-    assert_int_equal(lab.ready.grant_count, 0);
-    const struct raft_message *round = lab_sent(&lab, RAFT_MESSAGE_HEARTBEAT, 2);
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    lab_lead(lab);
+    beat(lab, 2, 1);
+    lab_read(lab, 5);
+    assert_null(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT, 2));
+    lab_acknowledge(lab, 2, 1);
+    assert_int_equal(lab->ready.grant_count, 0);
+    const struct raft_message *round = lab_sent(lab, RAFT_MESSAGE_HEARTBEAT, 2);
     assert_int_equal(round->context, 2);
-    beat(&lab, 2, 2);
-    assert_int_equal(lab.ready.grants[0].context, 5);
-    assert_int_equal(lab.ready.grants[0].index, 1);
-    lab_stop(&lab);
+    beat(lab, 2, 2);
+    assert_int_equal(lab->ready.grants[0].context, 5);
+    assert_int_equal(lab->ready.grants[0].index, 1);
 }
 
 static void round_that_began_before_the_read_does_not_confirm_it(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    start_leading(&lab);
-    lab_read(&lab, 5); /* round 2 */
-    assert_int_equal(lab_sent(&lab, RAFT_MESSAGE_HEARTBEAT, 2)->context, 2);
-    lab_read(&lab, 6);
-    lab_read(&lab, 7);
-    assert_int_equal(lab.ready.send.count, 0); /* they gather for the next round */
-    beat(&lab, 3, 1);
-    assert_int_equal(lab.ready.grant_count, 0);
-    beat(&lab, 2, 2);
-    assert_int_equal(lab.ready.grant_count, 1);
-    assert_int_equal(lab.ready.grants[0].context, 5);
-    assert_int_equal(lab_sent(&lab, RAFT_MESSAGE_HEARTBEAT, 3)->context, 3);
-    beat(&lab, 3, 3);
-    assert_int_equal(lab.ready.grant_count, 2);
-    lab_stop(&lab);
+    struct lab *lab = *state;
+    start_leading(lab);
+    lab_read(lab, 5); /* round 2 */
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT, 2)->context, 2);
+    lab_read(lab, 6);
+    lab_read(lab, 7);
+    assert_int_equal(lab->ready.send.count, 0); /* they gather for the next round */
+    beat(lab, 3, 1);
+    assert_int_equal(lab->ready.grant_count, 0);
+    beat(lab, 2, 2);
+    assert_int_equal(lab->ready.grant_count, 1);
+    assert_int_equal(lab->ready.grants[0].context, 5);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT, 3)->context, 3);
+    beat(lab, 3, 3);
+    assert_int_equal(lab->ready.grant_count, 2);
 }
 
 static void grant_covers_what_was_committed_when_it_was_asked(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    start_leading(&lab);
-    lab_propose(&lab, 2);
-    lab_sync(&lab);
-    lab_acknowledge(&lab, 3, 3);
-    lab_read(&lab, 5);
-    beat(&lab, 2, 2);
-    assert_int_equal(lab.ready.grants[0].index, 3);
-    lab_stop(&lab);
+    struct lab *lab = *state;
+    start_leading(lab);
+    lab_propose(lab, 2);
+    lab_sync(lab);
+    lab_acknowledge(lab, 3, 3);
+    lab_read(lab, 5);
+    beat(lab, 2, 2);
+    assert_int_equal(lab->ready.grants[0].index, 3);
 }
 
 static void reads_are_refused_when_the_leader_steps_down(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    start_leading(&lab);
-    lab_read(&lab, 5);
-    lab_deliver(&lab, (struct raft_message){ .kind = RAFT_MESSAGE_READ,
-                              .from = 3,
-                              .term = 1,
-                              .context = 8,
-                              .hint_index = 44 });
-    lab_deliver(
-            &lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 2 });
-    assert_int_equal(lab.ready.read_refused_count, 1);
-    assert_int_equal(lab.ready.reads_refused[0].context, 5);
-    assert_int_equal(lab.ready.reads_refused[0].reason, RAFT_REFUSAL_NO_LEADER);
-    const struct raft_message *reply = lab_sent(&lab, RAFT_MESSAGE_READ_REPLY, 3);
+    struct lab *lab = *state;
+    start_leading(lab);
+    lab_read(lab, 5);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_READ,
+                             .from = 3,
+                             .term = 1,
+                             .context = 8,
+                             .hint_index = 44 });
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 2 });
+    assert_int_equal(lab->ready.read_refused_count, 1);
+    assert_int_equal(lab->ready.reads_refused[0].context, 5);
+    assert_int_equal(lab->ready.reads_refused[0].reason, RAFT_REFUSAL_NO_LEADER);
+    const struct raft_message *reply = lab_sent(lab, RAFT_MESSAGE_READ_REPLY, 3);
     assert_true(reply->reject);
     assert_int_equal(reply->context, 8);
     assert_int_equal(reply->hint_index, 44);
-    lab_stop(&lab);
 }
 
 static void read_without_a_leader_is_refused(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 3);
-    lab_read(&lab, 5);
-    assert_int_equal(lab.ready.reads_refused[0].reason, RAFT_REFUSAL_NO_LEADER);
-    lab_stop(&lab);
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    lab_read(lab, 5);
+    assert_int_equal(lab->ready.reads_refused[0].reason, RAFT_REFUSAL_NO_LEADER);
 }
 
 static void leader_answers_a_followers_question(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    start_leading(&lab);
-    lab_deliver(&lab, (struct raft_message){ .kind = RAFT_MESSAGE_READ,
-                              .from = 3,
-                              .term = 1,
-                              .context = 8,
-                              .hint_index = 44 });
-    beat(&lab, 2, 2);
-    const struct raft_message *reply = lab_sent(&lab, RAFT_MESSAGE_READ_REPLY, 3);
+    struct lab *lab = *state;
+    start_leading(lab);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_READ,
+                             .from = 3,
+                             .term = 1,
+                             .context = 8,
+                             .hint_index = 44 });
+    beat(lab, 2, 2);
+    const struct raft_message *reply = lab_sent(lab, RAFT_MESSAGE_READ_REPLY, 3);
     assert_false(reply->reject);
     assert_int_equal(reply->index, 1);
     assert_int_equal(reply->hint_index, 44);
-    assert_int_equal(lab.ready.grant_count, 0);
-    lab_stop(&lab);
+    assert_int_equal(lab->ready.grant_count, 0);
 }
 
 static void follower_asks_the_leader_and_one_answer_serves_all_before_it(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 3);
-    lab_deliver(
-            &lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1 });
-    lab_read(&lab, 5);
-    uint64_t first = lab_sent(&lab, RAFT_MESSAGE_READ, 2)->context;
-    lab_read(&lab, 6);
-    uint64_t second = lab_sent(&lab, RAFT_MESSAGE_READ, 2)->context;
-    uint64_t epoch = lab_sent(&lab, RAFT_MESSAGE_READ, 2)->hint_index;
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1 });
+    lab_read(lab, 5);
+    uint64_t first = lab_sent(lab, RAFT_MESSAGE_READ, 2)->context;
+    lab_read(lab, 6);
+    uint64_t second = lab_sent(lab, RAFT_MESSAGE_READ, 2)->context;
+    uint64_t epoch = lab_sent(lab, RAFT_MESSAGE_READ, 2)->hint_index;
     assert_int_equal(second, first + 1);
 
     struct raft_message reply = { .kind = RAFT_MESSAGE_READ_REPLY,
@@ -144,58 +129,51 @@ static void follower_asks_the_leader_and_one_answer_serves_all_before_it(void **
         .context = second,
         .hint_index = epoch + 1,
         .index = 4 };
-    lab_deliver(&lab, reply); /* an answer to an earlier life of this member */
-    assert_int_equal(lab.ready.grant_count, 0);
+    lab_deliver(lab, reply); /* an answer to an earlier life of this member */
+    assert_int_equal(lab->ready.grant_count, 0);
     reply.hint_index = epoch;
     reply.context = first;
-    lab_deliver(&lab, reply);
-    assert_int_equal(lab.ready.grant_count, 1);
-    assert_int_equal(lab.ready.grants[0].context, 5);
+    lab_deliver(lab, reply);
+    assert_int_equal(lab->ready.grant_count, 1);
+    assert_int_equal(lab->ready.grants[0].context, 5);
     reply.context = second;
-    lab_read(&lab, 7);
-    lab_deliver(&lab, reply);
-    assert_int_equal(lab.ready.grant_count, 1);
-    assert_int_equal(lab.ready.grants[0].context, 6);
-    lab_stop(&lab);
+    lab_read(lab, 7);
+    lab_deliver(lab, reply);
+    assert_int_equal(lab->ready.grant_count, 1);
+    assert_int_equal(lab->ready.grants[0].context, 6);
 }
 
 static void lost_question_is_asked_again(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 3);
-    lab_deliver(
-            &lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1 });
-    lab_read(&lab, 5);
-    struct raft_message question = *lab_sent(&lab, RAFT_MESSAGE_READ, 2);
-    lab_tick(&lab, 2);
-    const struct raft_message *again = lab_sent(&lab, RAFT_MESSAGE_READ, 2);
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1 });
+    lab_read(lab, 5);
+    struct raft_message question = *lab_sent(lab, RAFT_MESSAGE_READ, 2);
+    lab_tick(lab, 2);
+    const struct raft_message *again = lab_sent(lab, RAFT_MESSAGE_READ, 2);
     assert_true(again->context > question.context);
-    lab_deliver(&lab, (struct raft_message){ .kind = RAFT_MESSAGE_READ_REPLY,
-                              .from = 2,
-                              .term = 1,
-                              .context = again->context,
-                              .hint_index = again->hint_index,
-                              .index = 4 });
-    assert_int_equal(lab.ready.grants[0].context, 5);
-    lab_stop(&lab);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_READ_REPLY,
+                             .from = 2,
+                             .term = 1,
+                             .context = again->context,
+                             .hint_index = again->hint_index,
+                             .index = 4 });
+    assert_int_equal(lab->ready.grants[0].context, 5);
 }
 
 static void follower_that_loses_its_leader_refuses_what_waits(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 3);
-    lab_deliver(
-            &lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1 });
-    lab_read(&lab, 5);
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1 });
+    lab_read(lab, 5);
     size_t refused = 0;
-    for (unsigned i = 0; i < 2 * lab.options.election_ticks; i++) {
-        lab_tick(&lab, 1);
-        refused += lab.ready.read_refused_count;
+    for (unsigned i = 0; i < 2 * lab->options.election_ticks; i++) {
+        lab_tick(lab, 1);
+        refused += lab->ready.read_refused_count;
     }
     assert_int_equal(refused, 1);
-    lab_stop(&lab);
 }
 
 static void start_with_lease(struct lab *lab)
@@ -241,34 +219,32 @@ static void lease_is_void_once_a_successor_was_told_to_campaign(void **state)
 
 static void restarted_member_respects_a_lease_it_may_have_granted(void **state)
 {
-    (void)state;
-    struct lab lab = { .options = raft_options_default };
-    lab.options.lease_read = true;
-    lab_start(&lab, 3);
+    struct lab *lab = *state;
+    lab->options.lease_read = true;
+    lab_start(lab, 3);
     struct raft_message vote = { .kind = RAFT_MESSAGE_VOTE, .from = 2, .term = 2 };
-    lab_deliver(&lab, vote);
-    assert_int_equal(lab_status(&lab).term, 0);
-    lab.now_ns += lab.options.tick_ns * lab.options.election_ticks;
-    lab_deliver(&lab, vote);
-    assert_int_equal(lab_status(&lab).term, 2);
-    lab_stop(&lab);
+    lab_deliver(lab, vote);
+    assert_int_equal(lab_status(lab).term, 0);
+    lab->now_ns += lab->options.tick_ns * lab->options.election_ticks;
+    lab_deliver(lab, vote);
+    assert_int_equal(lab_status(lab).term, 2);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(read_waits_for_a_commit_of_the_leaders_term),
-        cmocka_unit_test(round_that_began_before_the_read_does_not_confirm_it),
-        cmocka_unit_test(grant_covers_what_was_committed_when_it_was_asked),
-        cmocka_unit_test(reads_are_refused_when_the_leader_steps_down),
-        cmocka_unit_test(read_without_a_leader_is_refused),
-        cmocka_unit_test(leader_answers_a_followers_question),
-        cmocka_unit_test(follower_asks_the_leader_and_one_answer_serves_all_before_it),
-        cmocka_unit_test(lost_question_is_asked_again),
-        cmocka_unit_test(follower_that_loses_its_leader_refuses_what_waits),
+        LAB_TEST(read_waits_for_a_commit_of_the_leaders_term),
+        LAB_TEST(round_that_began_before_the_read_does_not_confirm_it),
+        LAB_TEST(grant_covers_what_was_committed_when_it_was_asked),
+        LAB_TEST(reads_are_refused_when_the_leader_steps_down),
+        LAB_TEST(read_without_a_leader_is_refused),
+        LAB_TEST(leader_answers_a_followers_question),
+        LAB_TEST(follower_asks_the_leader_and_one_answer_serves_all_before_it),
+        LAB_TEST(lost_question_is_asked_again),
+        LAB_TEST(follower_that_loses_its_leader_refuses_what_waits),
         cmocka_unit_test(lease_grants_at_once_while_a_quorum_has_answered_lately),
         cmocka_unit_test(lease_is_void_once_a_successor_was_told_to_campaign),
-        cmocka_unit_test(restarted_member_respects_a_lease_it_may_have_granted),
+        LAB_TEST(restarted_member_respects_a_lease_it_may_have_granted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,190 +11,170 @@ static struct raft_message request(enum raft_message_kind kind, uint64_t from, u
 
 static void lone_voter_leads_after_one_tick_and_one_sync(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 1);
-    assert_int_equal(lab_resume(&lab, 0, 0), 0);
+    struct lab *lab = *state;
+    lab_start(lab, 1);
+    assert_int_equal(lab_resume(lab, 0, 0), 0);
 
-    lab_tick(&lab, 1);
-    assert_int_equal(lab.ready.write.seq, 1);
-    assert_true(lab.ready.write.hard_changed);
-    assert_int_equal(lab.ready.write.hard.term, 1);
-    assert_int_equal(lab.ready.write.hard.vote, 1);
-    assert_int_equal(lab_status(&lab).role, RAFT_ROLE_CANDIDATE); /* its vote is not on disk yet */
+    lab_tick(lab, 1);
+    assert_int_equal(lab->ready.write.seq, 1);
+    assert_true(lab->ready.write.hard_changed);
+    assert_int_equal(lab->ready.write.hard.term, 1);
+    assert_int_equal(lab->ready.write.hard.vote, 1);
+    assert_int_equal(lab_status(lab).role, RAFT_ROLE_CANDIDATE); /* its vote is not on disk yet */
 
-    lab_sync(&lab);
-    assert_int_equal(lab_status(&lab).role, RAFT_ROLE_LEADER);
-    assert_true(lab.ready.state_changed);
-    assert_int_equal(lab.ready.write.append.count, 1);
-    assert_int_equal(lab.ready.write.append.items[0].kind, RAFT_ENTRY_EMPTY);
-    assert_int_equal(lab.ready.write.append.items[0].index, 1);
-    assert_int_equal(lab.ready.write.append.items[0].term, 1);
-    assert_int_equal(lab.ready.apply.count, 0);
+    lab_sync(lab);
+    assert_int_equal(lab_status(lab).role, RAFT_ROLE_LEADER);
+    assert_true(lab->ready.state_changed);
+    assert_int_equal(lab->ready.write.append.count, 1);
+    assert_int_equal(lab->ready.write.append.items[0].kind, RAFT_ENTRY_EMPTY);
+    assert_int_equal(lab->ready.write.append.items[0].index, 1);
+    assert_int_equal(lab->ready.write.append.items[0].term, 1);
+    assert_int_equal(lab->ready.apply.count, 0);
 
-    lab_propose(&lab, 3);
-    assert_int_equal(lab.ready.write.append.count, 3);
-    assert_int_equal(lab.ready.send.count, 0);
-    lab_sync(&lab);
-    assert_int_equal(lab_status(&lab).commit_index, 4);
-    assert_int_equal(lab.ready.apply.count, 4);
-    assert_int_equal(lab.ready.apply_prev_index, 0);
-    lab_stop(&lab);
+    lab_propose(lab, 3);
+    assert_int_equal(lab->ready.write.append.count, 3);
+    assert_int_equal(lab->ready.send.count, 0);
+    lab_sync(lab);
+    assert_int_equal(lab_status(lab).commit_index, 4);
+    assert_int_equal(lab->ready.apply.count, 4);
+    assert_int_equal(lab->ready.apply_prev_index, 0);
 }
 
 static void lone_voter_grants_reads_without_any_message(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 1);
-    lab_tick(&lab, 1);
-    lab_sync(&lab);
-    lab_read(&lab, 5);
-    assert_int_equal(lab.ready.grant_count, 0); /* nothing of its term is committed */
-    lab_sync(&lab);
-    assert_int_equal(lab.ready.grant_count, 1);
-    assert_int_equal(lab.ready.grants[0].context, 5);
-    assert_int_equal(lab.ready.grants[0].index, 1);
-    lab_read(&lab, 6);
-    assert_int_equal(lab.ready.grant_count, 1);
-    lab_stop(&lab);
+    struct lab *lab = *state;
+    lab_start(lab, 1);
+    lab_tick(lab, 1);
+    lab_sync(lab);
+    lab_read(lab, 5);
+    assert_int_equal(lab->ready.grant_count, 0); /* nothing of its term is committed */
+    lab_sync(lab);
+    assert_int_equal(lab->ready.grant_count, 1);
+    assert_int_equal(lab->ready.grants[0].context, 5);
+    assert_int_equal(lab->ready.grants[0].index, 1);
+    lab_read(lab, 6);
+    assert_int_equal(lab->ready.grant_count, 1);
 }
 
 static void slow_disk_does_not_make_a_lone_voter_campaign_again(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 1);
-    lab_tick(&lab, 1);
-    lab_tick(&lab, 50);
-    assert_int_equal(lab_status(&lab).term, 1);
-    lab_sync(&lab);
-    assert_int_equal(lab_status(&lab).role, RAFT_ROLE_LEADER);
-    lab_stop(&lab);
+    struct lab *lab = *state;
+    lab_start(lab, 1);
+    lab_tick(lab, 1);
+    lab_tick(lab, 50);
+    assert_int_equal(lab_status(lab).term, 1);
+    lab_sync(lab);
+    assert_int_equal(lab_status(lab).role, RAFT_ROLE_LEADER);
 }
 
 static void follower_waits_at_least_an_election_timeout(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 3);
-    lab_tick(&lab, lab.options.election_ticks - 1);
-    assert_int_equal(lab_status(&lab).role, RAFT_ROLE_FOLLOWER);
-    lab_tick(&lab, lab.options.election_ticks + 1);
-    assert_int_equal(lab_status(&lab).role, RAFT_ROLE_PRE_CANDIDATE);
-    lab_stop(&lab);
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    lab_tick(lab, lab->options.election_ticks - 1);
+    assert_int_equal(lab_status(lab).role, RAFT_ROLE_FOLLOWER);
+    lab_tick(lab, lab->options.election_ticks + 1);
+    assert_int_equal(lab_status(lab).role, RAFT_ROLE_PRE_CANDIDATE);
 }
 
 static void pre_vote_changes_neither_term_nor_disk(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 3);
-    while (lab_status(&lab).role == RAFT_ROLE_FOLLOWER) {
-        lab_tick(&lab, 1);
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    while (lab_status(lab).role == RAFT_ROLE_FOLLOWER) {
+        lab_tick(lab, 1);
     }
-    assert_int_equal(lab.ready.write.seq, 0);
-    assert_int_equal(lab_status(&lab).term, 0);
-    assert_int_equal(lab_sent(&lab, RAFT_MESSAGE_PRE_VOTE, 2)->term, 1);
-    assert_non_null(lab_sent(&lab, RAFT_MESSAGE_PRE_VOTE, 3));
-    lab_stop(&lab);
+    assert_int_equal(lab->ready.write.seq, 0);
+    assert_int_equal(lab_status(lab).term, 0);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_PRE_VOTE, 2)->term, 1);
+    assert_non_null(lab_sent(lab, RAFT_MESSAGE_PRE_VOTE, 3));
 }
 
 static void refused_pre_votes_end_the_attempt(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 3);
-    while (lab_status(&lab).role == RAFT_ROLE_FOLLOWER) {
-        lab_tick(&lab, 1);
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    while (lab_status(lab).role == RAFT_ROLE_FOLLOWER) {
+        lab_tick(lab, 1);
     }
     for (uint64_t from = 2; from <= 3; from++) {
         lab_deliver(
-                &lab, (struct raft_message){
-                              .kind = RAFT_MESSAGE_PRE_VOTE_REPLY, .from = from, .reject = true });
+                lab, (struct raft_message){
+                             .kind = RAFT_MESSAGE_PRE_VOTE_REPLY, .from = from, .reject = true });
     }
-    assert_int_equal(lab_status(&lab).role, RAFT_ROLE_FOLLOWER);
-    assert_int_equal(lab_status(&lab).term, 0);
-    lab_stop(&lab);
+    assert_int_equal(lab_status(lab).role, RAFT_ROLE_FOLLOWER);
+    assert_int_equal(lab_status(lab).term, 0);
 }
 
 static void candidacy_is_announced_only_once_on_disk(void **state)
 {
-    (void)state;
-    struct lab lab = { .options = raft_options_default };
-    lab.options.pre_vote = false;
-    lab_start(&lab, 3);
-    while (lab_status(&lab).role == RAFT_ROLE_FOLLOWER) {
-        lab_tick(&lab, 1);
+    struct lab *lab = *state;
+    lab->options.pre_vote = false;
+    lab_start(lab, 3);
+    while (lab_status(lab).role == RAFT_ROLE_FOLLOWER) {
+        lab_tick(lab, 1);
     }
-    assert_int_equal(lab.ready.send.count, 0);
-    assert_int_equal(lab_vowed(&lab, RAFT_MESSAGE_VOTE, 2)->after_seq, lab.ready.write.seq);
-    assert_int_equal(lab_vowed(&lab, RAFT_MESSAGE_VOTE, 3)->after_seq, lab.ready.write.seq);
+    assert_int_equal(lab->ready.send.count, 0);
+    assert_int_equal(lab_vowed(lab, RAFT_MESSAGE_VOTE, 2)->after_seq, lab->ready.write.seq);
+    assert_int_equal(lab_vowed(lab, RAFT_MESSAGE_VOTE, 3)->after_seq, lab->ready.write.seq);
 
     /* A vote that comes while our own is not on disk makes one, not two. */
     lab_deliver(
-            &lab, (struct raft_message){ .kind = RAFT_MESSAGE_VOTE_REPLY, .from = 2, .term = 1 });
-    assert_int_equal(lab_status(&lab).role, RAFT_ROLE_CANDIDATE);
-    lab_sync(&lab);
-    assert_int_equal(lab_status(&lab).role, RAFT_ROLE_LEADER);
-    lab_stop(&lab);
+            lab, (struct raft_message){ .kind = RAFT_MESSAGE_VOTE_REPLY, .from = 2, .term = 1 });
+    assert_int_equal(lab_status(lab).role, RAFT_ROLE_CANDIDATE);
+    lab_sync(lab);
+    assert_int_equal(lab_status(lab).role, RAFT_ROLE_LEADER);
 }
 
 static void one_voter_counts_once(void **state)
 {
-    (void)state;
-    struct lab lab = { .options = raft_options_default };
-    lab.options.pre_vote = false;
-    lab_start(&lab, 5);
-    while (lab_status(&lab).role == RAFT_ROLE_FOLLOWER) {
-        lab_tick(&lab, 1);
+    struct lab *lab = *state;
+    lab->options.pre_vote = false;
+    lab_start(lab, 5);
+    while (lab_status(lab).role == RAFT_ROLE_FOLLOWER) {
+        lab_tick(lab, 1);
     }
-    lab_sync(&lab);
+    lab_sync(lab);
     for (int i = 0; i < 3; i++) {
-        lab_deliver(&lab,
+        lab_deliver(lab,
                 (struct raft_message){ .kind = RAFT_MESSAGE_VOTE_REPLY, .from = 2, .term = 1 });
-        lab_deliver(&lab, /* no member */
+        lab_deliver(lab, /* no member */
                 (struct raft_message){ .kind = RAFT_MESSAGE_VOTE_REPLY, .from = 9, .term = 1 });
     }
-    assert_int_equal(lab_status(&lab).role, RAFT_ROLE_CANDIDATE);
-    lab_stop(&lab);
+    assert_int_equal(lab_status(lab).role, RAFT_ROLE_CANDIDATE);
 }
 
 static void vote_is_a_vow_and_given_once_in_a_term(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 3);
-    lab_deliver(&lab, request(RAFT_MESSAGE_VOTE, 2, 5, 0, 0));
-    assert_int_equal(lab.ready.send.count, 0);
-    const struct raft_vow *vow = lab_vowed(&lab, RAFT_MESSAGE_VOTE_REPLY, 2);
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    lab_deliver(lab, request(RAFT_MESSAGE_VOTE, 2, 5, 0, 0));
+    assert_int_equal(lab->ready.send.count, 0);
+    const struct raft_vow *vow = lab_vowed(lab, RAFT_MESSAGE_VOTE_REPLY, 2);
     assert_non_null(vow);
     assert_false(vow->message.reject);
-    assert_int_equal(vow->after_seq, lab.ready.write.seq);
-    assert_int_equal(lab.ready.write.hard.term, 5);
-    assert_int_equal(lab.ready.write.hard.vote, 2);
+    assert_int_equal(vow->after_seq, lab->ready.write.seq);
+    assert_int_equal(lab->ready.write.hard.term, 5);
+    assert_int_equal(lab->ready.write.hard.vote, 2);
 
-    lab_deliver(&lab, request(RAFT_MESSAGE_VOTE, 3, 5, 9, 4));
-    assert_true(lab_sent(&lab, RAFT_MESSAGE_VOTE_REPLY, 3)->reject);
+    lab_deliver(lab, request(RAFT_MESSAGE_VOTE, 3, 5, 9, 4));
+    assert_true(lab_sent(lab, RAFT_MESSAGE_VOTE_REPLY, 3)->reject);
 
     /* The same candidate again: still only after the write that holds the vote. */
-    lab_deliver(&lab, request(RAFT_MESSAGE_VOTE, 2, 5, 0, 0));
-    assert_int_equal(lab.ready.write.seq, 0);
-    assert_int_equal(lab_vowed(&lab, RAFT_MESSAGE_VOTE_REPLY, 2)->after_seq, lab.seq);
-    lab_sync(&lab);
-    lab_deliver(&lab, request(RAFT_MESSAGE_VOTE, 2, 5, 0, 0));
-    assert_false(lab_sent(&lab, RAFT_MESSAGE_VOTE_REPLY, 2)->reject);
-    lab_stop(&lab);
+    lab_deliver(lab, request(RAFT_MESSAGE_VOTE, 2, 5, 0, 0));
+    assert_int_equal(lab->ready.write.seq, 0);
+    assert_int_equal(lab_vowed(lab, RAFT_MESSAGE_VOTE_REPLY, 2)->after_seq, lab->seq);
+    lab_sync(lab);
+    lab_deliver(lab, request(RAFT_MESSAGE_VOTE, 2, 5, 0, 0));
+    assert_false(lab_sent(lab, RAFT_MESSAGE_VOTE_REPLY, 2)->reject);
 }
 
 static void vote_survives_a_restart(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start_with(&lab, 3, (struct raft_hard_state){ 5, 2, 0 }, NULL, 0);
-    lab_deliver(&lab, request(RAFT_MESSAGE_VOTE, 3, 5, 9, 5));
-    assert_true(lab_sent(&lab, RAFT_MESSAGE_VOTE_REPLY, 3)->reject);
-    lab_stop(&lab);
+    struct lab *lab = *state;
+    lab_start_with(lab, 3, (struct raft_hard_state){ 5, 2, 0 }, NULL, 0);
+    lab_deliver(lab, request(RAFT_MESSAGE_VOTE, 3, 5, 9, 5));
+    assert_true(lab_sent(lab, RAFT_MESSAGE_VOTE_REPLY, 3)->reject);
 }
 
 static void vote_is_refused_to_a_log_that_is_behind(void **state)
@@ -219,109 +199,92 @@ static void vote_is_refused_to_a_log_that_is_behind(void **state)
 
 static void who_hears_a_leader_ignores_candidates_but_not_a_transfer(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 3);
-    lab_deliver(
-            &lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1 });
-    lab_tick(&lab, 3);
-    lab_deliver(&lab, request(RAFT_MESSAGE_VOTE, 3, 2, 9, 1));
-    assert_int_equal(lab_status(&lab).term, 1);
-    assert_int_equal(lab.ready.send.count + lab.ready.vow_count, 0);
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1 });
+    lab_tick(lab, 3);
+    lab_deliver(lab, request(RAFT_MESSAGE_VOTE, 3, 2, 9, 1));
+    assert_int_equal(lab_status(lab).term, 1);
+    assert_int_equal(lab->ready.send.count + lab->ready.vow_count, 0);
 
     struct raft_message transfer = request(RAFT_MESSAGE_VOTE, 3, 2, 9, 1);
     transfer.transfer = true;
-    lab_deliver(&lab, transfer);
-    assert_int_equal(lab_status(&lab).term, 2);
-    assert_non_null(lab_vowed(&lab, RAFT_MESSAGE_VOTE_REPLY, 3));
-    lab_stop(&lab);
+    lab_deliver(lab, transfer);
+    assert_int_equal(lab_status(lab).term, 2);
+    assert_non_null(lab_vowed(lab, RAFT_MESSAGE_VOTE_REPLY, 3));
 }
 
 static void hopeless_candidate_does_not_delay_the_others(void **state)
 {
-    (void)state;
+    struct lab *lab = *state;
     static const uint64_t terms[] = { 1, 1, 1 };
-    struct lab lab = { .options = raft_options_default };
-    lab.options.pre_vote = false;
-    lab_start_with(&lab, 3, (struct raft_hard_state){ .term = 1 }, terms, 3);
+    lab->options.pre_vote = false;
+    lab_start_with(lab, 3, (struct raft_hard_state){ .term = 1 }, terms, 3);
     uint64_t term = 1;
-    for (unsigned ticks = 0; lab_status(&lab).role == RAFT_ROLE_FOLLOWER; ticks++) {
-        assert_true(ticks < 2 * lab.options.election_ticks);
-        lab_tick(&lab, 1);
-        if (lab_status(&lab).role == RAFT_ROLE_FOLLOWER) {
-            lab_deliver(&lab, request(RAFT_MESSAGE_VOTE, 2, ++term, 1, 1)); /* a shorter log */
+    for (unsigned ticks = 0; lab_status(lab).role == RAFT_ROLE_FOLLOWER; ticks++) {
+        assert_true(ticks < 2 * lab->options.election_ticks);
+        lab_tick(lab, 1);
+        if (lab_status(lab).role == RAFT_ROLE_FOLLOWER) {
+            lab_deliver(lab, request(RAFT_MESSAGE_VOTE, 2, ++term, 1, 1)); /* a shorter log */
         }
     }
-    lab_stop(&lab);
 }
 
 static void leader_that_hears_no_quorum_steps_down(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 3);
-    lab_lead(&lab);
-    lab_tick(&lab, lab.options.election_ticks); /* the first period counts as heard */
-    assert_int_equal(lab_status(&lab).role, RAFT_ROLE_LEADER);
-    lab_tick(&lab, lab.options.election_ticks - 1);
-    lab_acknowledge(&lab, 3, 0);
-    lab_tick(&lab, 1);
-    assert_int_equal(lab_status(&lab).role, RAFT_ROLE_LEADER);
-    lab_tick(&lab, lab.options.election_ticks);
-    assert_int_equal(lab_status(&lab).role, RAFT_ROLE_FOLLOWER);
-    assert_int_equal(lab_status(&lab).leader_id, 0);
-    assert_int_equal(lab_status(&lab).term, 1);
-    lab_stop(&lab);
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    lab_lead(lab);
+    lab_tick(lab, lab->options.election_ticks); /* the first period counts as heard */
+    assert_int_equal(lab_status(lab).role, RAFT_ROLE_LEADER);
+    lab_tick(lab, lab->options.election_ticks - 1);
+    lab_acknowledge(lab, 3, 0);
+    lab_tick(lab, 1);
+    assert_int_equal(lab_status(lab).role, RAFT_ROLE_LEADER);
+    lab_tick(lab, lab->options.election_ticks);
+    assert_int_equal(lab_status(lab).role, RAFT_ROLE_FOLLOWER);
+    assert_int_equal(lab_status(lab).leader_id, 0);
+    assert_int_equal(lab_status(lab).term, 1);
 }
 
 static void leader_of_an_old_term_is_told_the_new_one(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start_with(&lab, 3, (struct raft_hard_state){ .term = 7 }, NULL, 0);
-    lab_deliver(
-            &lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 6 });
-    const struct raft_message *reply = lab_sent(&lab, RAFT_MESSAGE_APPEND_REPLY, 2);
+    struct lab *lab = *state;
+    lab_start_with(lab, 3, (struct raft_hard_state){ .term = 7 }, NULL, 0);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 6 });
+    const struct raft_message *reply = lab_sent(lab, RAFT_MESSAGE_APPEND_REPLY, 2);
     assert_int_equal(reply->term, 7);
     assert_true(reply->reject);
-    assert_int_equal(lab_status(&lab).leader_id, 0);
-    lab_stop(&lab);
+    assert_int_equal(lab_status(lab).leader_id, 0);
 }
 
 static void leader_steps_down_before_a_newer_term(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 3);
-    lab_lead(&lab);
-    lab_deliver(&lab,
-            (struct raft_message){
-                    .kind = RAFT_MESSAGE_APPEND_REPLY, .from = 2, .term = 9, .reject = true });
-    assert_int_equal(lab_status(&lab).role, RAFT_ROLE_FOLLOWER);
-    assert_int_equal(lab.ready.write.hard.term, 9);
-    assert_int_equal(lab.ready.write.hard.vote, 0);
-    lab_stop(&lab);
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    lab_lead(lab);
+    lab_deliver(
+            lab, (struct raft_message){
+                         .kind = RAFT_MESSAGE_APPEND_REPLY, .from = 2, .term = 9, .reject = true });
+    assert_int_equal(lab_status(lab).role, RAFT_ROLE_FOLLOWER);
+    assert_int_equal(lab->ready.write.hard.term, 9);
+    assert_int_equal(lab->ready.write.hard.vote, 0);
 }
 
 static void second_leader_of_a_term_is_ignored(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 3);
-    lab_deliver(
-            &lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1 });
-    lab_deliver(
-            &lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 3, .term = 1 });
-    assert_int_equal(lab_status(&lab).leader_id, 2);
-    assert_int_equal(lab_status(&lab).messages_ignored, 1);
-    lab_stop(&lab);
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1 });
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 3, .term = 1 });
+    assert_int_equal(lab_status(lab).leader_id, 2);
+    assert_int_equal(lab_status(lab).messages_ignored, 1);
 }
 
 static void messages_that_cannot_be_are_ignored(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 3);
+    struct lab *lab = *state;
+    lab_start(lab, 3);
     static const struct raft_message messages[] = {
         { .kind = RAFT_MESSAGE_VOTE, .from = 1, .term = 9 },
         { .kind = RAFT_MESSAGE_VOTE, .from = 0, .term = 9 },
@@ -331,53 +294,49 @@ static void messages_that_cannot_be_are_ignored(void **state)
         { .kind = RAFT_MESSAGE_KIND_END, .from = 2, .term = 0 },
     };
     for (size_t i = 0; i < ARRAY_COUNT(messages); i++) {
-        lab_deliver(&lab, messages[i]);
-        assert_int_equal(lab_status(&lab).messages_ignored, i + 1);
-        assert_int_equal(lab_status(&lab).term, 0);
+        lab_deliver(lab, messages[i]);
+        assert_int_equal(lab_status(lab).messages_ignored, i + 1);
+        assert_int_equal(lab_status(lab).term, 0);
     }
-    lab_stop(&lab);
 }
 
 static void timeout_now_makes_the_follower_campaign_past_pre_vote(void **state)
 {
-    (void)state;
-    struct lab lab = { 0 };
-    lab_start(&lab, 3);
+    struct lab *lab = *state;
+    lab_start(lab, 3);
     lab_deliver(
-            &lab, (struct raft_message){ .kind = RAFT_MESSAGE_TIMEOUT_NOW, .from = 3, .term = 1 });
-    assert_int_equal(lab_status(&lab).role, RAFT_ROLE_FOLLOWER); /* 3 is not its leader */
+            lab, (struct raft_message){ .kind = RAFT_MESSAGE_TIMEOUT_NOW, .from = 3, .term = 1 });
+    assert_int_equal(lab_status(lab).role, RAFT_ROLE_FOLLOWER); /* 3 is not its leader */
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1 });
     lab_deliver(
-            &lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1 });
-    lab_deliver(
-            &lab, (struct raft_message){ .kind = RAFT_MESSAGE_TIMEOUT_NOW, .from = 2, .term = 1 });
-    assert_int_equal(lab_status(&lab).role, RAFT_ROLE_CANDIDATE);
-    assert_int_equal(lab_status(&lab).term, 2);
-    assert_true(lab_vowed(&lab, RAFT_MESSAGE_VOTE, 3)->message.transfer);
-    lab_stop(&lab);
+            lab, (struct raft_message){ .kind = RAFT_MESSAGE_TIMEOUT_NOW, .from = 2, .term = 1 });
+    assert_int_equal(lab_status(lab).role, RAFT_ROLE_CANDIDATE);
+    assert_int_equal(lab_status(lab).term, 2);
+    assert_true(lab_vowed(lab, RAFT_MESSAGE_VOTE, 3)->message.transfer);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lone_voter_leads_after_one_tick_and_one_sync),
-        cmocka_unit_test(lone_voter_grants_reads_without_any_message),
-        cmocka_unit_test(slow_disk_does_not_make_a_lone_voter_campaign_again),
-        cmocka_unit_test(follower_waits_at_least_an_election_timeout),
-        cmocka_unit_test(pre_vote_changes_neither_term_nor_disk),
-        cmocka_unit_test(refused_pre_votes_end_the_attempt),
-        cmocka_unit_test(candidacy_is_announced_only_once_on_disk),
-        cmocka_unit_test(one_voter_counts_once),
-        cmocka_unit_test(vote_is_a_vow_and_given_once_in_a_term),
-        cmocka_unit_test(vote_survives_a_restart),
+        LAB_TEST(lone_voter_leads_after_one_tick_and_one_sync),
+        LAB_TEST(lone_voter_grants_reads_without_any_message),
+        LAB_TEST(slow_disk_does_not_make_a_lone_voter_campaign_again),
+        LAB_TEST(follower_waits_at_least_an_election_timeout),
+        LAB_TEST(pre_vote_changes_neither_term_nor_disk),
+        LAB_TEST(refused_pre_votes_end_the_attempt),
+        LAB_TEST(candidacy_is_announced_only_once_on_disk),
+        LAB_TEST(one_voter_counts_once),
+        LAB_TEST(vote_is_a_vow_and_given_once_in_a_term),
+        LAB_TEST(vote_survives_a_restart),
         cmocka_unit_test(vote_is_refused_to_a_log_that_is_behind),
-        cmocka_unit_test(who_hears_a_leader_ignores_candidates_but_not_a_transfer),
-        cmocka_unit_test(hopeless_candidate_does_not_delay_the_others),
-        cmocka_unit_test(leader_that_hears_no_quorum_steps_down),
-        cmocka_unit_test(leader_of_an_old_term_is_told_the_new_one),
-        cmocka_unit_test(leader_steps_down_before_a_newer_term),
-        cmocka_unit_test(second_leader_of_a_term_is_ignored),
-        cmocka_unit_test(messages_that_cannot_be_are_ignored),
-        cmocka_unit_test(timeout_now_makes_the_follower_campaign_past_pre_vote),
+        LAB_TEST(who_hears_a_leader_ignores_candidates_but_not_a_transfer),
+        LAB_TEST(hopeless_candidate_does_not_delay_the_others),
+        LAB_TEST(leader_that_hears_no_quorum_steps_down),
+        LAB_TEST(leader_of_an_old_term_is_told_the_new_one),
+        LAB_TEST(leader_steps_down_before_a_newer_term),
+        LAB_TEST(second_leader_of_a_term_is_ignored),
+        LAB_TEST(messages_that_cannot_be_are_ignored),
+        LAB_TEST(timeout_now_makes_the_follower_campaign_past_pre_vote),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
