@@ -157,26 +157,19 @@ static int disk_unlink(void *user, int dir_fd, const char *name)
 static void disk_init(struct disk *disk, const char *dir, uint64_t seed, unsigned calls)
 {
     *disk = (struct disk){
-        .io = {
-            .user = disk,
-            .create = disk_create,
-            .pwritev = disk_pwritev,
-            .allocate = disk_allocate,
-            .sync_data = disk_sync,
-            .sync_file = disk_sync,
-            .rename = disk_rename,
-            .unlink = disk_unlink,
-            .open = wal_io_system.open,
-            .close = wal_io_system.close,
-            .pread = wal_io_system.pread,
-            .size = wal_io_system.size,
-            .seek_data = wal_io_system.seek_data,
-            .list = wal_io_system.list,
-        },
+        .io = wal_io_system,
         .dir_fd = open(dir, O_RDONLY | O_DIRECTORY),
         .random = seed * 0x9e3779b97f4a7c15 | 1,
         .calls_left = calls,
     };
+    disk->io.user = disk;
+    disk->io.create = disk_create;
+    disk->io.pwritev = disk_pwritev;
+    disk->io.allocate = disk_allocate;
+    disk->io.sync_data = disk_sync;
+    disk->io.sync_file = disk_sync;
+    disk->io.rename = disk_rename;
+    disk->io.unlink = disk_unlink;
     assert_true(disk->dir_fd >= 0);
 }
 

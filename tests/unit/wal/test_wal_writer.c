@@ -120,22 +120,15 @@ static int setup(void **state)
     }
     bench->fixture = fixture;
     fault_init(&bench->fault);
-    bench->io = (struct wal_io){
-        .user = bench,
-        .create = pass_create,
-        .pwritev = pass_pwritev,
-        .allocate = pass_allocate,
-        .sync_data = gated_sync,
-        .sync_file = pass_sync_file,
-        .rename = pass_rename,
-        .unlink = pass_unlink,
-        .open = wal_io_system.open,
-        .close = wal_io_system.close,
-        .pread = wal_io_system.pread,
-        .size = wal_io_system.size,
-        .seek_data = wal_io_system.seek_data,
-        .list = wal_io_system.list,
-    };
+    bench->io = wal_io_system;
+    bench->io.user = bench;
+    bench->io.create = pass_create;
+    bench->io.pwritev = pass_pwritev;
+    bench->io.allocate = pass_allocate;
+    bench->io.sync_data = gated_sync;
+    bench->io.sync_file = pass_sync_file;
+    bench->io.rename = pass_rename;
+    bench->io.unlink = pass_unlink;
     (void)pthread_mutex_init(&bench->mutex, NULL);
     (void)pthread_cond_init(&bench->changed, NULL);
     struct wal_config config = { .dir = bench->fixture->dir,

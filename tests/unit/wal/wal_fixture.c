@@ -411,24 +411,17 @@ static int fault_unlink(void *user, int dir_fd, const char *name)
 void fault_init(struct fault *fault)
 {
     *fault = (struct fault){
-        .io = {
-            .user = fault,
-            .create = fault_create,
-            .pwritev = fault_pwritev,
-            .allocate = fault_allocate,
-            .sync_data = fault_sync_data,
-            .sync_file = fault_sync_file,
-            .rename = fault_rename,
-            .unlink = fault_unlink,
-            .open = wal_io_system.open,
-            .close = wal_io_system.close,
-            .pread = wal_io_system.pread,
-            .size = wal_io_system.size,
-            .seek_data = wal_io_system.seek_data,
-            .list = wal_io_system.list,
-        },
+        .io = wal_io_system,
         .error = EIO,
     };
+    fault->io.user = fault;
+    fault->io.create = fault_create;
+    fault->io.pwritev = fault_pwritev;
+    fault->io.allocate = fault_allocate;
+    fault->io.sync_data = fault_sync_data;
+    fault->io.sync_file = fault_sync_file;
+    fault->io.rename = fault_rename;
+    fault->io.unlink = fault_unlink;
 }
 
 void fault_arm(struct fault *fault, unsigned nth, int error)
