@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "daemons/raftd/failnote.h"
 #include "daemons/raftd/raftd_impl.h"
 #include "proto/hello.h"
 
@@ -502,6 +503,10 @@ static void on_written(void *user, uint64_t write_seq, uint64_t last_index, uint
 {
     struct raftd *raftd = user;
 
+    if (raftd->has_failnote) {
+        raftd->has_failnote = false;
+        failnote_remove(raftd->conf->wal_dir);
+    }
     if (raftd->in_step) {
         raftd->synced.pending = true;
         raftd->synced.write_seq = write_seq;
@@ -533,10 +538,11 @@ static void on_space(void *user, bool has_space)
 static void on_storage_failed(void *user, const struct err *err)
 {
     struct raftd *raftd = user;
+    bool noted = failnote_leave(raftd->conf->wal_dir, clock_wall_ns(), err->text);
 
     log_event_err(LOG_LEVEL_CRIT, err, "raftd.log.failed",
-            "action=exit status=%d what_the_disk_kept_is_read_at_the_next_start",
-            CONF_EXIT_STORAGE);
+            "action=exit status=%d noted=%d what_the_disk_kept_is_read_at_the_next_start",
+            CONF_EXIT_STORAGE, noted);
     raftd_fail(raftd, CONF_EXIT_STORAGE);
 }
 

@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "common/clock.h"
 #include "common/conf.h"
 #include "common/log.h"
 #include "daemons/raftd/backup.h"
+#include "daemons/raftd/failnote.h"
 #include "daemons/raftd/raftd.h"
 
 static void raftd_freep(struct raftd **raftd)
@@ -70,6 +72,9 @@ int main(int argc, char **argv)
     }
     int result = run(&conf, &err);
     if (result < 0) {
+        if (result == -EIO) {
+            (void)failnote_leave(conf.wal_dir, clock_wall_ns(), err.text);
+        }
         log_event_err(LOG_LEVEL_CRIT, &err, "raftd.start.failed", "action=exit");
         return status_of(result);
     }

@@ -13,6 +13,7 @@
 #include "common/notify.h"
 #include "daemons/raftd/bootstrap/bootstrap.h"
 #include "daemons/raftd/bootstrap/standalone.h"
+#include "daemons/raftd/failnote.h"
 #include "daemons/raftd/raftd_impl.h"
 
 static struct raft_options core_options(const struct raftd *raftd)
@@ -206,6 +207,19 @@ static int recover(struct raftd *raftd, struct err *err)
     return 0;
 }
 
+/* What a life before this one met. The log it left is rewritten and synced before anything in it counts. */
+static void tell_failnote(struct raftd *raftd)
+{
+    struct failnote note;
+
+    raftd->has_failnote = failnote_read(raftd->conf->wal_dir, &note);
+    if (raftd->has_failnote) {
+        log_warning("raftd.log.failed_before",
+                "failures=%u last=%s what=\"%s\" action=read_the_log_and_write_it_anew",
+                note.failures, note.last, note.what);
+    }
+}
+
 int raftd_new(const struct conf *conf, struct raftd **ret_raftd, struct err *err)
 {
     struct raftd *raftd = xcalloc(1, sizeof *raftd);
@@ -217,6 +231,7 @@ int raftd_new(const struct conf *conf, struct raftd **ret_raftd, struct err *err
     raftd->state_has_space = true;
     raftd->told_writable = true;
     raftd->loop = loop_new();
+    tell_failnote(raftd);
     int exists = storage_exists(conf, err);
     /* The ports come first: a second process on one of them ends before it has touched anything. */
     int result = exists < 0 ? exists : talk_open(raftd, err);

@@ -99,6 +99,7 @@ struct raftd {
     struct backlog backlog;
     struct raft_entry *entries; /* scratch */
     size_t entry_capacity;
+    bool has_failnote; /* of a life before this one; goes with the first write that is synced */
     bool disk_has_space;
     bool state_has_space;
     bool told_writable; /* what the core knows of the two */

@@ -56,6 +56,19 @@ def test_storage_error_of_raftd_is_given_rest(suite):
     assert suite.wait_end() == 143
 
 
+@pytest.mark.full
+@pytest.mark.limit(150)
+def test_raftd_that_meets_a_storage_error_four_times_ends_the_suite(suite):
+    """Three rests of half a minute, and then it is the operator's turn."""
+    suite.start(env=suite.environment(raftd="exit=3"), wait_for=["raftd"])
+    assert suite.wait_end(120) == 3
+    at = [e["at"] for e in suite.events("raftd", "start")]
+    assert len(at) == 4
+    assert all(later - earlier >= 30 for earlier, later in zip(at, at[1:])), at
+    assert "giving up: raftd met a storage error 4 times: look at the disk" in suite.log()
+    assert suite.living() == []
+
+
 def test_stuck_gateway_is_ended_when_stored_asks_for_it(suite):
     suite.start(env=suite.environment(stored="end=gatewayd"))
     suite.wait_event("gatewayd", "start", 2)

@@ -110,12 +110,58 @@ def test_an_error_of_the_log_acknowledges_nothing_and_stops_raftd(shim, call):
             assert exchange(server.port, "GET", "/v2/keys/w?recursive=true").status == 200
             shim.set()
         log = server.log()
-        assert "status=3" in log or "status 3" in log or "exit=3" in log, log[-2000:]
+        assert "raftd.log.failed" in log and "status=3 noted=1" in log, log[-2000:]
+        note = os.path.join(server.data_dir, "member", "wal", "FAILED")
+        with open(note) as text:
+            lines = text.read().splitlines()
+        assert lines[0] == "failures 1" and lines[1].startswith("last 20") and call[1:] in lines[2], lines
         # It is left alone for 30 s: a new start does not wait.
         server.kill()
         server.start()
         assert writers.problems() == []
         assert put(server.port, "/after")[0] == 201
+        assert "raftd.log.failed_before failures=1" in server.log()
+        assert not os.path.exists(note), "a log that is written again needs no note"
+
+
+def test_failures_are_counted_until_the_log_is_written_again(shim):
+    """The sync of the log that a start writes anew fails too: that is told with the number of times."""
+    with harness.new_server(env=shim.env, quick_clock=True) as server:
+        server.start()
+        assert put(server.port, "/k")[0] == 201
+        server.stop()
+        shim.set("proc=raftd call=fdatasync,fsync path=.wal do=error:EIO")
+        for number in (1, 2):
+            server.spawn()
+            poll(lambda: server.log().count("quorate.daemon.ended daemon=raftd") == number, 20, "raftd ends")
+            server.kill()
+        with open(os.path.join(server.data_dir, "member", "wal", "FAILED")) as text:
+            assert text.readline() == "failures 2\n"
+        shim.set()
+        server.start()
+        assert exchange(server.port, "GET", "/v2/keys/k").status == 200
+
+
+@pytest.mark.slow
+@pytest.mark.limit(120)
+def test_raftd_comes_back_by_itself_when_the_disk_has_had_its_rest(shim):
+    """Half a minute; what was acknowledged is there, and what comes next is taken."""
+    with harness.new_server(env=shim.env) as server:
+        server.start()
+        with Writers(server.port, "/w", count=4, timeout=3) as writers:
+            writers.wait_for(20)
+            first = server.daemon("raftd")
+            shim.set("proc=raftd call=fdatasync path=.wal do=error:EIO")
+            poll(lambda: first not in server.pids().get("raftd", []), 10, "raftd ends")
+            ended = time.monotonic()
+            shim.set()
+            while time.monotonic() < ended + 28:
+                assert "raftd" not in server.pids(), "started again after %.1f s" % (time.monotonic() - ended)
+                time.sleep(0.5)
+            assert exchange(server.port, "GET", "/v2/keys/w").status == 200
+            poll(lambda: put(server.port, "/after")[0] in (200, 201), 40, "writes resume")
+        assert "storage error 1, 2 restarts are left" in server.log()
+        assert writers.problems() == []
 
 
 @pytest.mark.slow
