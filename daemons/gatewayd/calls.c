@@ -157,6 +157,11 @@ bool calls_are_pending(const struct calls *calls)
     return !list_is_empty(&calls->pending) || !list_is_empty(&calls->pending_health);
 }
 
+size_t calls_pending_count(const struct calls *calls)
+{
+    return calls->slot_count - calls->free_count;
+}
+
 /* Why a write or quorum read was not answered in time. */
 static const char *timeout_cause(const struct gatewayd *gw, const struct call *call)
 {

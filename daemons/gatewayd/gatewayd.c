@@ -178,7 +178,13 @@ static int open_all(struct gatewayd *gw, struct err *err)
     TRY(http_server_new(gw->loop, &http, &gw->http, err));
     TRY(ring_open(gw, err));
     TRY(subscription_open(gw, err));
-    return listen_all(gw, err);
+    TRY(listen_all(gw, err));
+    struct err status_err = { 0 };
+    if (status_page_start(gw, &status_err) <
+            0) { /* another gatewayd has it: clients are served all the same */
+        log_warning_err(&status_err, "gatewayd.status.not_served", "action=go_on");
+    }
+    return 0;
 }
 
 int gatewayd_new(const struct conf *conf, struct gatewayd **ret_gatewayd, struct err *err)
@@ -229,6 +235,7 @@ struct gatewayd *gatewayd_free(struct gatewayd *gw)
     if (gw == NULL) {
         return NULL;
     }
+    status_page_stop(gw);
     gw->http = http_server_free(gw->http); /* cancels what is still open */
     gw->subscription = subscription_close(gw->subscription);
     gw->jobs = jobs_free(gw->jobs);

@@ -166,6 +166,16 @@ void ring_drop_expired(struct gatewayd *gw)
     }
 }
 
+void ring_get_stats(const struct gatewayd *gw, struct ring_stats *ret_stats)
+{
+    const struct ring *ring = gw->ring;
+
+    *ret_stats = (struct ring_stats){ .gathered_ops = ring->op_count - ring->op_first,
+        .gathered_bytes = ring->data.bytes,
+        .in_flight = ring->in_flight,
+        .links = ring->session };
+}
+
 static void send_gathered(struct ring *ring)
 {
     while (ring->op_first < ring->op_count && link_can_send(ring->link)) {

@@ -30,6 +30,7 @@ struct op;
 struct outcome;
 struct reads;
 struct ring;
+struct status_server;
 struct subscription;
 
 enum {
@@ -156,6 +157,7 @@ struct gatewayd {
     struct reads *reads;
     struct listing_jobs *jobs;
     struct watch_hub *hub;
+    struct status_server *status;
     struct view view;
     struct raft_view raft;
     uint64_t applied_index; /* highest known: batches, beacons, transactions */
@@ -215,6 +217,7 @@ void call_own_key(struct call *call); /* copies the key if it lies in the turn's
 void call_set_pending(struct gatewayd *gw, struct call *call, uint64_t timeout_ms);
 struct call *call_find(struct gatewayd *gw, uint64_t counter);
 bool calls_are_pending(const struct calls *calls);
+size_t calls_pending_count(const struct calls *calls);
 /* Answers those whose deadline has passed; with `all`, everybody. */
 void calls_expire(struct gatewayd *gw, uint64_t now_ms, bool all);
 void call_fail(struct gatewayd *gw, struct call *call,
@@ -264,6 +267,13 @@ void ring_change_member(struct gatewayd *gw, struct call *call, struct op *op);
 bool ring_ask_read_index(struct gatewayd *gw, uint64_t counter); /* false: not now */
 void ring_forget(struct gatewayd *gw, struct call *call); /* has its outcome, or waits no more */
 void ring_turn_end(struct gatewayd *gw);
+struct ring_stats {
+    size_t gathered_ops; /* not sent yet */
+    size_t gathered_bytes;
+    size_t in_flight; /* sent on the link that is up, without outcome */
+    uint64_t links;   /* that there have been */
+};
+void ring_get_stats(const struct gatewayd *gw, struct ring_stats *ret_stats);
 /* Gives back the memory of ops at the front that nobody waits for any more. */
 void ring_drop_expired(struct gatewayd *gw);
 
@@ -281,6 +291,10 @@ void watches_deliver(void *user, struct watcher *watcher, const struct event *ev
 void watches_end_all(struct gatewayd *gw, bool abort); /* abort: cut, else an empty body */
 void watches_on_cancel(struct gatewayd *gw, struct watch *watch);
 struct span watches_event_body(struct gatewayd *gw, const struct event *event);
+
+/* status_page.c */
+int status_page_start(struct gatewayd *gw, struct err *err);
+void status_page_stop(struct gatewayd *gw);
 
 /* endpoints */
 void members_on_request(struct gatewayd *gw, struct http_request *request, struct span path);

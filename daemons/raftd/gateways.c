@@ -522,12 +522,21 @@ void gateways_expire(struct gateways *gateways, uint64_t now_ms, uint64_t wait_m
     }
 }
 
-size_t gateways_waiting(const struct gateways *gateways)
+static size_t count_nodes(const struct list *list)
 {
     size_t count = 0;
-    for (const struct list *node = gateways->waiting_ops.next; node != &gateways->waiting_ops;
-            node = node->next) {
+    for (const struct list *node = list->next; node != list; node = node->next) {
         count++;
     }
     return count;
+}
+
+size_t gateways_waiting(const struct gateways *gateways)
+{
+    return count_nodes(&gateways->waiting_ops);
+}
+
+size_t gateways_count(const struct gateways *gateways)
+{
+    return count_nodes(&gateways->gateways);
 }

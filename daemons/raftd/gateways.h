@@ -74,4 +74,5 @@ void gateways_member_result(
 /* Drops what has waited longer than the clients do. Call a few times a second. */
 void gateways_expire(struct gateways *gateways, uint64_t now_ms, uint64_t wait_ms_max);
 
-size_t gateways_waiting(const struct gateways *gateways);
+size_t gateways_waiting(const struct gateways *gateways); /* messages of ops that wait */
+size_t gateways_count(const struct gateways *gateways);   /* connected */

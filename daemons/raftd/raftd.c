@@ -277,6 +277,7 @@ int raftd_start(struct raftd *raftd, struct err *err)
     TRY(transfer_open(raftd, err));
     changes_open(raftd);
     TRY(housekeeping_start(raftd, err));
+    TRY(status_page_start(raftd, err));
     talk_begin(raftd);
     notify_ready();
     return 0;
@@ -293,6 +294,7 @@ struct raftd *raftd_free(struct raftd *raftd)
     if (raftd == NULL) {
         return NULL;
     }
+    status_page_stop(raftd);
     talk_close(raftd);
     transfer_close(raftd);
     changes_close(raftd);

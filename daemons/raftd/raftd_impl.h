@@ -6,6 +6,7 @@
  *   transfer.c      snapshot files to and from other members
  *   changes.c       membership changes, from whoever asks to their outcome
  *   housekeeping.c  timers: ticks, sync entries, registration, what gatewayds are told
+ *   status_page.c   what raftd says of itself
  *   retention.c     snapshots made, recorded, loaded; how far back the log goes */
 #pragma once
 
@@ -22,6 +23,7 @@
 
 struct loop;
 struct loop_timer;
+struct status_server;
 
 /* Contexts of our own proposals; those of gatewayds count from 1. */
 #define OWN_CONTEXT (UINT64_C(1) << 63)
@@ -75,6 +77,7 @@ struct raftd {
     struct transfers *transfers;
     struct changes *changes;
     struct membership membership;
+    struct status_server *status;
     int exit_status;
     bool is_stopping;    /* asked to stop: handing leadership over first */
     uint64_t stop_at_ms; /* no later than this */
@@ -184,6 +187,10 @@ void housekeeping_on_entries(struct raftd *raftd, struct raft_entry_span entries
 void housekeeping_on_applied(struct raftd *raftd, const struct apply_done *done);
 void housekeeping_fill_state(struct raftd *raftd, struct buf *out);
 uint64_t raftd_request_timeout_ms(const struct raftd *raftd);
+
+/* status_page.c */
+int status_page_start(struct raftd *raftd, struct err *err);
+void status_page_stop(struct raftd *raftd);
 
 /* retention.c */
 int retention_recover(

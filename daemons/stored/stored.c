@@ -99,7 +99,6 @@ int stored_new(const struct stored_config *config, struct stored **ret_stored, s
     stored->lock_fd = -1;
     stored->state_dir = join(config->data_dir, "member/state");
     stored->snap_dir = join(config->data_dir, "member/snap");
-    stored->started_at_ms = clock_monotonic_ms();
     clock_boot_id(stored->boot_id);
     list_init(&stored->raft.pending);
     list_init(&stored->subscribers.all);

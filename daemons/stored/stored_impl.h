@@ -105,6 +105,7 @@ struct compaction {
 
 struct readers; /* care.c */
 struct lockwatch;
+struct status_server;
 
 struct stored {
     struct stored_config config;
@@ -121,8 +122,7 @@ struct stored {
     struct compaction compaction;
     struct readers *readers;
     struct loop_timer *care_timer;
-    struct link_hub *status_hub;
-    uint64_t started_at_ms;
+    struct status_server *status;
     uint64_t batches;
     uint64_t entries;
     int exit_status;

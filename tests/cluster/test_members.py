@@ -43,6 +43,26 @@ def test_all_members_name_the_same_leader_and_only_it_serves_leader_stats(three)
             assert answer.status == 403
 
 
+def test_the_status_socket_of_the_leader_says_how_far_the_others_are(three):
+    leader = three.leader()
+    others = [m for m in three.members if m is not leader]
+    assert leader.put("/k", "v").status in (200, 201)
+
+    def is_even():
+        status = leader.status("raftd")
+        last = status["raftd_last_index"]
+        return all(status.get('raftd_peer_match_index{peer="%s"}' % m.id.rjust(16, "0")) == last for m in others)
+
+    poll(is_even, 10, "all have what the leader has")
+    status = leader.status("raftd")
+    assert status["raftd_voters"] == "3" and status["raftd_is_leader"] == "1"
+    for member in others:
+        own = member.status("raftd")
+        assert own["raftd_is_leader"] == "0" and own["raftd_leader_id"] == status["raftd_self_id"]
+        assert int(own['raftd_peer_reachable_ms{peer="%s"}' % leader.id.rjust(16, "0")]) > 0
+        assert not [name for name in own if name.startswith("raftd_peer_match_index")]
+
+
 def test_killing_the_leader_stops_writes_for_one_and_a_half_election_timeouts_at_most(three):
     gaps = []
     for _ in range(3):

@@ -299,6 +299,15 @@ class Quorate(Server):
     def binary(self):
         return os.path.join(build_dir(), "quorate")
 
+    def status(self, daemon):
+        """What a daemon says of itself: {name: text}; daemon is the beginning of its status socket's name."""
+        done = subprocess.run([os.path.join(build_dir(), "tests", "status_get"),
+                               os.path.join(self.data_dir, "run", daemon + "-status.ipc")],
+                              capture_output=True, text=True, timeout=30)
+        if done.returncode != 0:
+            raise OSError("status of %s: %s" % (daemon, done.stderr.strip()))
+        return dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
+
 
 def new_server(flags=(), kind=None, **options):
     """The server that QUORATE_TEST_TARGET (or kind) names, not started yet."""
