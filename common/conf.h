@@ -164,6 +164,7 @@ struct conf {
     struct conf_list cipher_suites;
     char *ca_file; /* as given; see conf_tls.trusted_ca_file */
     char *peer_ca_file;
+    char *cluster_key_file; /* seals http peer URLs; empty: they are plain */
 
     /* 0.4 names, merged into the ones above by conf_load */
     char *addr;

@@ -305,9 +305,7 @@ static int check_served(const struct conf *conf, struct err *err)
     } rows[] = {
         { any_https(&conf->listen_client_urls), "-listen-client-urls with https",
                 "use http URLs behind a TLS terminator" },
-        { any_https(&conf->listen_peer_urls), "-listen-peer-urls with https", "use http URLs" },
         { conf->client_tls.auto_tls, "-auto-tls", "leave it out" },
-        { conf->peer_tls.auto_tls, "-peer-auto-tls", "leave it out" },
         { conf->proxy != CONF_PROXY_OFF, "-proxy", "leave it off and run a member" },
         { conf->enable_pprof, "-enable-pprof", "leave it out, and use perf on the daemons" },
         { conf->listen_metrics_urls.count > 0, "-listen-metrics-urls",

@@ -154,6 +154,9 @@ static const struct conf_key keys[] = {
             .help = "old name: --peer-trusted-ca-file together with --peer-client-cert-auth" },
     { "peer-auto-tls", CONF_TYPE_BOOL, AT(peer_tls.auto_tls), "false", .group = SECURITY, .who = R,
             .help = "make a certificate for other members at start" },
+    { "cluster-key-file", CONF_TYPE_PATH, AT(cluster_key_file), "", .group = SECURITY, .who = R,
+            .help = "key that seals connections between members over http peer URLs, the same file "
+                    "on each: openssl rand -hex 32 > FILE" },
     { "cipher-suites", CONF_TYPE_LIST, AT(cipher_suites), "", .group = SECURITY, .who = R | G | P,
             .help = "cipher suites to offer, comma separated; empty: the library's choice" },
     { "host-whitelist", CONF_TYPE_LIST, AT(host_whitelist), "*", .group = SECURITY, .who = G,

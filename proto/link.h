@@ -23,6 +23,7 @@ struct hello; /* proto/hello.h */
 struct loop;
 struct link;
 struct link_hub;
+struct wire_guard_source; /* proto/wire_guard.h */
 
 enum link_pattern {
     LINK_REQREP, /* a listener serves many dialers, each over a link of its own */
@@ -58,6 +59,7 @@ struct link_config {
     uint64_t resend_ms;      /* 0: 300 */
     const uint64_t *peer_uids; /* listen: users whose processes may connect; others are closed before they say a word */
     size_t peer_uid_count;     /* 0: any user */
+    const struct wire_guard_source *guards; /* "tcp://": what each connection passes; copied; NULL: nothing */
     const struct link_events *events;
     void *user;
 };

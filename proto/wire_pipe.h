@@ -6,6 +6,7 @@
 #include "proto/link_wire.h"
 
 struct nng_stream;
+struct wire_guard;
 struct wire_pipe;
 
 /* How a pipe reports; both run on nng's threads, the pipe's lock not held. */
@@ -18,9 +19,9 @@ struct wire_pipe_events {
     void *user;
 };
 
-/* Takes the stream. */
-struct wire_pipe *wire_pipe_new(struct nng_stream *stream, uint32_t id, size_t frame_bytes_max,
-        const struct wire_pipe_events *events);
+/* Takes the stream, and the guard (NULL: none). Nothing happens before wire_pipe_resume. */
+struct wire_pipe *wire_pipe_new(struct nng_stream *stream, struct wire_guard *take_guard,
+        uint32_t id, size_t frame_bytes_max, const struct wire_pipe_events *events);
 /* After on_end, or any time to end it without on_end: then waits for callbacks that run. Always NULL. */
 struct wire_pipe *wire_pipe_free(struct wire_pipe *pipe);
 
@@ -29,3 +30,5 @@ void wire_pipe_resume(struct wire_pipe *pipe); /* begins, or goes on, to receive
 void wire_pipe_send(struct wire_pipe *pipe, struct span head, struct span body);
 size_t wire_pipe_waiting_bytes(struct wire_pipe *pipe);
 void wire_pipe_close(struct wire_pipe *pipe); /* on_end follows */
+/* After on_end: what was wrong with what came, and how to mend it; "": nothing. Lives as long as the pipe. */
+const char *wire_pipe_reason(const struct wire_pipe *pipe);

@@ -11,6 +11,7 @@
 #include "proto/wire_stream.h"
 
 #include <errno.h>
+#include <arpa/inet.h>
 #include <nng/nng.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -19,6 +20,7 @@
 #include "common/list.h"
 #include "common/loop.h"
 #include "proto/limits.h"
+#include "proto/wire_guard.h"
 #include "proto/wire_ops.h"
 #include "proto/wire_pipe.h"
 
@@ -27,6 +29,7 @@ enum {
     INBOX_BYTES_MAX = 128 * 1024 * 1024, /* likewise; two of the largest frames */
     RETRY_MS = 100, /* between tries to dial; and to accept when there are no descriptors */
     URL_BYTES = 384,
+    REMOTE_BYTES = INET6_ADDRSTRLEN + 8, /* [address]:port */
 };
 
 enum item_kind {
@@ -47,6 +50,7 @@ struct live_pipe {
     struct list node;
     struct wire_pipe *pipe;
     uint32_t id;
+    char remote[REMOTE_BYTES];
 };
 
 struct wire_stream {
@@ -56,6 +60,7 @@ struct wire_stream {
     size_t frame_bytes_max;
     struct loop *loop;
     struct wire_handler handler;
+    struct wire_guard_source guards; /* make is NULL: none */
     uint64_t *peer_uids;
     size_t peer_uid_count;
     struct loop_waker *waker;
@@ -179,6 +184,24 @@ static bool uid_is_allowed(const struct wire_stream *wire, int64_t uid)
     return wire->peer_uid_count == 0 || !wire->listen;
 }
 
+static void write_remote(nng_stream *stream, char ret_remote[REMOTE_BYTES])
+{
+    nng_sockaddr address;
+    char host[INET6_ADDRSTRLEN];
+
+    ret_remote[0] = '\0';
+    if (nng_stream_get_addr(stream, NNG_OPT_REMADDR, &address) != 0) {
+        return;
+    }
+    if (address.s_family == NNG_AF_INET &&
+            inet_ntop(AF_INET, &address.s_in.sa_addr, host, sizeof host) != NULL) {
+        (void)snprintf(ret_remote, REMOTE_BYTES, "%s:%u", host, ntohs(address.s_in.sa_port));
+    } else if (address.s_family == NNG_AF_INET6 &&
+               inet_ntop(AF_INET6, address.s_in6.sa_addr, host, sizeof host) != NULL) {
+        (void)snprintf(ret_remote, REMOTE_BYTES, "[%s]:%u", host, ntohs(address.s_in6.sa_port));
+    }
+}
+
 static void add_pipe(struct wire_stream *wire, nng_stream *stream)
 {
     const struct wire_pipe_events events = { on_messages, on_end, wire };
@@ -194,7 +217,12 @@ static void add_pipe(struct wire_stream *wire, nng_stream *stream)
     }
     struct live_pipe *live = xcalloc(1, sizeof *live);
     live->id = event.pipe = ++wire->last_id;
-    live->pipe = wire_pipe_new(stream, live->id, wire->frame_bytes_max, &events);
+    write_remote(stream, live->remote);
+    event.remote = live->remote;
+    event.reason = "";
+    struct wire_guard *guard =
+            wire->guards.make == NULL ? NULL : wire->guards.make(&wire->guards, wire->listen);
+    live->pipe = wire_pipe_new(stream, guard, live->id, wire->frame_bytes_max, &events);
     list_append(&wire->pipes, &live->node);
     wire->handler.on_event(wire->handler.user, &event);
     wire_pipe_resume(live->pipe);
@@ -223,8 +251,11 @@ static void remove_pipe(struct wire_stream *wire, struct wire_pipe *pipe)
     struct live_pipe *live = find_pipe(wire, event.pipe);
 
     INVARIANT(live != NULL);
-    free_live(live);
+    list_remove(&live->node);
+    event.reason = wire_pipe_reason(live->pipe);
+    event.remote = live->remote;
     wire->handler.on_event(wire->handler.user, &event);
+    free_live(live);
     /* At once; but not for ever at once to somebody who hangs up on us. */
     if (wire->listen || loop_now_ms(wire->loop) - wire->tried_at_ms >= RETRY_MS) {
         connect_next(wire);
@@ -388,6 +419,9 @@ int wire_stream_open(struct loop *loop, const struct link_config *config,
             config->frame_bytes_max == 0 ? LINK_IPC_BYTES_MAX : config->frame_bytes_max;
     wire->loop = loop;
     wire->handler = *handler;
+    if (config->guards != NULL) {
+        wire->guards = *config->guards;
+    }
     list_init(&wire->pipes);
     INVARIANT_EQ(pthread_mutex_init(&wire->lock, NULL), 0);
     INVARIANT_EQ(nng_aio_alloc(&wire->connect_aio, on_connected, wire), 0);

@@ -128,6 +128,8 @@ static void emit(struct wire_unix *wire, struct pipe *pipe, enum wire_event_kind
         .uid = pipe->uid,
         .pid = pipe->pid,
         .message = take_message,
+        .reason = "",
+        .remote = "",
     };
     bool was_in_callback = wire->in_callback;
 

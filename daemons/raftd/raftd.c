@@ -14,6 +14,7 @@
 #include "daemons/raftd/bootstrap/bootstrap.h"
 #include "daemons/raftd/bootstrap/standalone.h"
 #include "daemons/raftd/failnote.h"
+#include "daemons/raftd/peer/security.h"
 #include "daemons/raftd/raftd_impl.h"
 
 static struct raft_options core_options(const struct raftd *raftd)
@@ -157,17 +158,17 @@ static int bootstrap(struct raftd *raftd, struct err *err)
         /* The log begins without members: the leader tells. */
         struct raft_members none = { 0 };
         struct raft_hard_state hard = { 0 };
-        TRY(bootstrap_join(raftd->loop, raftd->conf, &raftd->membership, err));
+        TRY(bootstrap_join(raftd->loop, raftd->security, raftd->conf, &raftd->membership, err));
         return create_log(raftd, &none, &hard, NULL, 0, err);
     }
-    TRY(bootstrap_new(raftd->loop, raftd->conf, &raftd->membership, err));
+    TRY(bootstrap_new(raftd->loop, raftd->security, raftd->conf, &raftd->membership, err));
     return begin_cluster(raftd, err);
 }
 
 static int open_append(struct raftd *raftd, struct storage_recovered *recovered, struct err *err)
 {
     if (wants_standalone(raftd->conf)) {
-        return standalone_open(raftd->loop, raftd->storage, recovered, err);
+        return standalone_open(raftd->loop, raftd->security, raftd->storage, recovered, err);
     }
     if (recovered->base.member_id == 0) {
         return err_set(err, -EINVAL,
@@ -233,6 +234,9 @@ int raftd_new(const struct conf *conf, struct raftd **ret_raftd, struct err *err
     raftd->loop = loop_new();
     tell_failnote(raftd);
     int exists = storage_exists(conf, err);
+    if (exists >= 0 && security_new(conf, &raftd->security, err) < 0) {
+        exists = -EINVAL;
+    }
     /* The ports come first: a second process on one of them ends before it has touched anything. */
     int result = exists < 0 ? exists : talk_open(raftd, err);
     if (result == 0) {
@@ -260,6 +264,12 @@ static void on_stop_signal(void *user)
     housekeeping_stop_soon(raftd);
 }
 
+static void on_reload_signal(void *user)
+{
+    struct raftd *raftd = user;
+    security_reload(raftd->security);
+}
+
 int raftd_start(struct raftd *raftd, struct err *err)
 {
     const struct conf_uids *uids = &raftd->conf->ipc_uids;
@@ -269,6 +279,7 @@ int raftd_start(struct raftd *raftd, struct err *err)
     }
     loop_on_signal(raftd->loop, SIGTERM, on_stop_signal, raftd);
     loop_on_signal(raftd->loop, SIGINT, on_stop_signal, raftd);
+    loop_on_signal(raftd->loop, SIGHUP, on_reload_signal, raftd);
     TRY(storage_start(raftd->storage, raftd->loop, &raftd_storage_events, raftd, err));
     TRY(gateways_open(
             raftd->loop, "raftd.ipc", uids, &raftd_gateways_events, raftd, &raftd->gateways, err));
@@ -305,6 +316,7 @@ struct raftd *raftd_free(struct raftd *raftd)
     }
     raftd->storage = storage_close(raftd->storage);
     raftd->raft = raft_free(raftd->raft);
+    raftd->security = security_free(raftd->security);
     raftd->loop = loop_free(raftd->loop);
     retention_fini(raftd);
     membership_fini(&raftd->membership);

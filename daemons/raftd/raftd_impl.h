@@ -72,6 +72,7 @@ struct raftd {
     struct storage *storage;
     struct gateways *gateways;
     struct applier *applier;
+    struct security *security;
     struct peers *peers;
     struct talk talk;
     struct transfers *transfers;

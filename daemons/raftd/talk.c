@@ -333,7 +333,7 @@ void talk_on_members_changed(struct raftd *raftd)
 
 int talk_open(struct raftd *raftd, struct err *err)
 {
-    return peers_open(raftd->loop, raftd->conf, &events, raftd, &raftd->peers, err);
+    return peers_open(raftd->loop, raftd->conf, raftd->security, &events, raftd, &raftd->peers, err);
 }
 
 void talk_begin(struct raftd *raftd)

@@ -17,6 +17,7 @@ from harness.places import FreePort, poll
 from harness.server import Etcd, Quorate, _die_with_parent
 from harness.wire import exchange
 
+from certs import Certs
 from members import JSON, Member
 
 pytestmark = pytest.mark.ours
@@ -351,9 +352,11 @@ def test_without_the_flag_there_is_no_service(own_server):
 class NamedFinder(Finder):
     """Its peer URL bears a name, as SRV records do."""
 
+    scheme = "http"
+
     @property
     def peer_url(self):
-        return "http://localhost:%d" % self.peer_port
+        return "%s://localhost:%d" % (self.scheme, self.peer_port)
 
 
 class NameServer:
@@ -430,12 +433,74 @@ def test_the_suffix_is_part_of_the_service(named):
         started([member])
 
 
-@pytest.mark.parametrize("also_http", [False, True])
-def test_https_members_are_refused_by_name(named, also_http):
+@pytest.fixture(scope="module")
+def certs():
+    with Certs() as made:
+        for name in ("infra0", "infra1", "infra2"):
+            made.cert(name)
+        yield made
+
+
+def with_tls(certs, members, auth=True):
+    for member in members:
+        member.scheme = "https"
+        member.how += certs.flags(member.name, auth=auth)
+    return members
+
+
+def test_three_members_with_tls_find_each_other_by_ssl_records_alone(named, certs):
+    three = with_tls(certs, named("infra0", "infra1", "infra2"))
+    with use(three, http_records(three, "_etcd-server-ssl")):
+        started(three)
+        assert three[0].put("/k", "v").status == 201
+        assert names(three[1]) == ["infra0", "infra1", "infra2"]
+        assert "error querying DNS SRV records for _etcd-server lookup " in three[0].log()
+    urls = {u for m in three[0].ask("GET", "/v2/members").json["members"] for u in m["peerURLs"]}
+    assert urls == {m.peer_url for m in three} and all(u.startswith("https://localhost:") for u in urls)
+    for member in three:
+        member.stop()
+    started(three)
+    assert three[2].get("/k", quorum=True).json["node"]["value"] == "v"
+
+
+def test_members_of_both_services_are_one_cluster(named, certs):
+    three = named("infra0", "infra1", "infra2")
+    with_tls(certs, three[:2], auth=False)
+    three[2].how.append("--peer-trusted-ca-file=" + certs.path("ca.pem"))
+    with use(three, http_records(three[:2], "_etcd-server-ssl") + http_records(three[2:])):
+        started(three)
+        assert three[2].put("/k", "v").status == 201
+        for member in three:
+            assert names(member) == ["infra0", "infra1", "infra2"]
+
+
+def test_ports_that_both_services_name_are_those_with_tls(named, certs):
+    three = with_tls(certs, named("infra0", "infra1", "infra2"))
+    with use(three, http_records(three, "_etcd-server-ssl") + http_records(three)):
+        started(three)
+        assert names(three[0]) == ["infra0", "infra1", "infra2"]
+
+
+def test_without_an_authority_of_their_own_members_answer_for_the_domain(named, certs):
+    """operations.md 2.5: the expected name is then the domain, not the target."""
+    three = named("infra0", "infra1", "infra2")
+    for member in three:
+        name = certs.cert("domain-" + member.name, "DNS:" + NameServer.domain)
+        member.scheme = "https"
+        member.how += certs.flags(name, auth=False)[:2]
+    with use(three, http_records(three, "_etcd-server-ssl")):
+        for member in three:
+            member.env["SSL_CERT_FILE"] = certs.path("ca.pem")
+        started(three)
+        assert names(three[0]) == ["infra0", "infra1", "infra2"]
+
+
+def test_a_record_with_another_scheme_than_is_advertised_is_refused(named):
     (member,) = named("infra0")
-    records = http_records([member], "_etcd-server-ssl") + (http_records([member]) if also_http else [])
-    with use([member], records):
-        assert "name https://localhost:%d; https between members is not served" % member.peer_port in refusal(member)
+    with use([member], http_records([member], "_etcd-server-ssl")):
+        line = refusal(member)
+    assert "--initial-cluster must include infra0=http://localhost:%d given " % member.peer_port in line
+    assert "; make --initial-advertise-peer-urls and the SRV records name the same scheme" in line
 
 
 def test_a_member_that_no_record_leads_to_is_refused(named):

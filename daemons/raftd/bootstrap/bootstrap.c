@@ -46,7 +46,7 @@ static int refuse_known(uint64_t id, struct err *err)
             ids_text(id, text));
 }
 
-static int bootstrap_static(struct loop *loop, const struct conf *conf,
+static int bootstrap_static(struct loop *loop, struct security *security, const struct conf *conf,
         struct membership *ret_membership, struct err *err)
 {
     struct membership membership = { 0 };
@@ -57,8 +57,8 @@ static int bootstrap_static(struct loop *loop, const struct conf *conf,
     TRY(membership_from_conf(conf, &membership, err));
     const char **urls = others_urls(conf, &url_count);
     size_t count = url_count == 0 ? 0
-                                  : fetch_members(loop, urls, url_count, FETCH_ALL, ASK_STATIC_MS,
-                                            &answers);
+                                  : fetch_members(loop, security, urls, url_count, FETCH_ALL,
+                                            ASK_STATIC_MS, &answers);
     for (size_t i = 0; i < count && result == 0; i++) {
         const struct membership_entry *entry =
                 membership_find(&answers[i].membership, membership.self_id);
@@ -97,8 +97,8 @@ static int with_members(const struct conf *conf, const char *text, const char *t
     return conf_check_bootstrap(ret_view, err);
 }
 
-int bootstrap_new(struct loop *loop, const struct conf *conf, struct membership *ret_membership,
-        struct err *err)
+int bootstrap_new(struct loop *loop, struct security *security, const struct conf *conf,
+        struct membership *ret_membership, struct err *err)
 {
     CLEANUP(conf_fini) struct conf members = { 0 };
     CLEANUP(buf_fini) struct buf found = BUF_INIT;
@@ -111,9 +111,9 @@ int bootstrap_new(struct loop *loop, const struct conf *conf, struct membership 
         TRY(resolve_srv(conf, &found, err));
         TRY(with_members(conf, (const char *)found.data, NULL, &members, &view, err));
     } else {
-        return bootstrap_static(loop, conf, ret_membership, err);
+        return bootstrap_static(loop, security, conf, ret_membership, err);
     }
-    return bootstrap_static(loop, &view, ret_membership, err);
+    return bootstrap_static(loop, security, &view, ret_membership, err);
 }
 
 /* How many URLs of --initial-cluster bear this name, and whether each is one of the member's and it has no more. */
@@ -224,15 +224,15 @@ static int check_self(const struct conf *conf, struct membership *remote, struct
     return entry->client_url_count > 0 ? refuse_known(remote->self_id, err) : 0;
 }
 
-static int join(struct loop *loop, const struct conf *conf, struct membership *ret_membership,
-        struct err *err)
+static int join(struct loop *loop, struct security *security, const struct conf *conf,
+        struct membership *ret_membership, struct err *err)
 {
     struct fetched *answers = NULL;
     size_t url_count;
     const char **urls = others_urls(conf, &url_count);
     size_t count = url_count == 0 ? 0
-                                  : fetch_members(loop, urls, url_count, FETCH_FIRST, ASK_JOIN_MS,
-                                            &answers);
+                                  : fetch_members(loop, security, urls, url_count, FETCH_FIRST,
+                                            ASK_JOIN_MS, &answers);
     struct fetched *best = NULL;
     int result;
 
@@ -263,17 +263,17 @@ static int join(struct loop *loop, const struct conf *conf, struct membership *r
     return result;
 }
 
-int bootstrap_join(struct loop *loop, const struct conf *conf, struct membership *ret_membership,
-        struct err *err)
+int bootstrap_join(struct loop *loop, struct security *security, const struct conf *conf,
+        struct membership *ret_membership, struct err *err)
 {
     CLEANUP(conf_fini) struct conf members = { 0 };
     CLEANUP(buf_fini) struct buf found = BUF_INIT;
     struct conf view;
 
     if (conf->discovery_srv[0] == '\0') {
-        return join(loop, conf, ret_membership, err);
+        return join(loop, security, conf, ret_membership, err);
     }
     TRY(resolve_srv(conf, &found, err));
     TRY(with_members(conf, (const char *)found.data, NULL, &members, &view, err));
-    return join(loop, &view, ret_membership, err);
+    return join(loop, security, &view, ret_membership, err);
 }

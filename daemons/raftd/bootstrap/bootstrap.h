@@ -5,12 +5,13 @@
 #include "daemons/raftd/membership.h"
 
 struct loop;
+struct security;
 
 /* State "new": the members of --initial-cluster, or those that a discovery URL or SRV records lead to, which may take as long as they
  * take to start; refused if one of them knows that this one has run before. */
-int bootstrap_new(struct loop *loop, const struct conf *conf, struct membership *ret_membership,
-        struct err *err);
+int bootstrap_new(struct loop *loop, struct security *security, const struct conf *conf,
+        struct membership *ret_membership, struct err *err);
 
 /* State "existing": the members that a running one names, ids and cluster id taken from there. */
-int bootstrap_join(struct loop *loop, const struct conf *conf, struct membership *ret_membership,
-        struct err *err);
+int bootstrap_join(struct loop *loop, struct security *security, const struct conf *conf,
+        struct membership *ret_membership, struct err *err);

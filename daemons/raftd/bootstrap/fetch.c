@@ -4,8 +4,8 @@
 
 #include "common/log.h"
 #include "common/loop.h"
-#include "daemons/raftd/peer/address.h"
 #include "daemons/raftd/peer/frame.h"
+#include "daemons/raftd/peer/security.h"
 #include "proto/link_wire.h"
 
 struct fetch;
@@ -14,6 +14,8 @@ struct question {
     struct fetch *fetch;
     struct link_wire *wire;
     bool is_answered;
+    bool is_told; /* why it cannot be asked */
+    const char *url;
 };
 
 struct fetch {
@@ -88,6 +90,11 @@ static void on_event(void *user, const struct wire_event *event)
 {
     struct question *question = user;
 
+    if (event->kind == WIRE_PIPE_REMOVED && event->reason[0] != '\0' && !question->is_told) {
+        question->is_told = true;
+        log_warning("raftd.bootstrap.unsafe", "url=%s reason=\"%s\" action=try_again",
+                question->url, event->reason);
+    }
     if (event->kind == WIRE_PIPE_ADDED && !question->is_answered) {
         ask(question, event->pipe);
     } else if (event->kind == WIRE_MESSAGE) {
@@ -106,36 +113,31 @@ static void on_timeout(void *user)
     finish(user);
 }
 
-static void open_question(struct fetch *fetch, struct question *question, const char *url)
+static void open_question(
+        struct fetch *fetch, struct security *security, struct question *question, const char *url)
 {
-    char address[ADDRESS_BYTES];
     struct err err = { 0 };
-    struct link_config config = {
-        .pattern = LINK_REQREP, .path = address, .frame_bytes_max = PEER_FRAME_BYTES_MAX
-    };
     struct wire_handler handler = {
         .on_event = on_event, .on_drained = on_drained, .user = question
     };
 
     question->fetch = fetch;
-    int result = address_of_url(url, address, &err);
-    if (result == 0) {
-        result = wire_open(fetch->loop, &config, &handler, &question->wire, &err);
-    }
-    if (result < 0) {
+    question->url = url;
+    if (security_open_wire(security, fetch->loop, url, false, &handler, &question->wire, &err) <
+            0) {
         log_warning_err(&err, "raftd.bootstrap.unaskable", "url=%s", url);
     }
 }
 
-size_t fetch_members(struct loop *loop, const char *const *urls, size_t url_count,
-        enum fetch_until until, uint64_t timeout_ms, struct fetched **ret_answers)
+size_t fetch_members(struct loop *loop, struct security *security, const char *const *urls,
+        size_t url_count, enum fetch_until until, uint64_t timeout_ms, struct fetched **ret_answers)
 {
     struct fetch fetch = { .loop = loop, .until = until, .question_count = url_count };
     struct loop_timer *timer = loop_timer_new(loop, on_timeout, &fetch);
 
     fetch.questions = xcalloc(url_count, sizeof *fetch.questions);
     for (size_t i = 0; i < url_count; i++) {
-        open_question(&fetch, &fetch.questions[i], urls[i]);
+        open_question(&fetch, security, &fetch.questions[i], urls[i]);
     }
     loop_timer_start(timer, timeout_ms, 0);
     loop_run(loop);

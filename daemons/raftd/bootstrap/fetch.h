@@ -5,6 +5,7 @@
 #include "daemons/raftd/membership.h"
 
 struct loop;
+struct security;
 
 /* One answer. */
 struct fetched {
@@ -21,6 +22,7 @@ enum fetch_until {
 };
 
 /* Asks at all urls at once; returns how many answers came. */
-size_t fetch_members(struct loop *loop, const char *const *urls, size_t url_count,
-        enum fetch_until until, uint64_t timeout_ms, struct fetched **ret_answers);
+size_t fetch_members(struct loop *loop, struct security *security, const char *const *urls,
+        size_t url_count, enum fetch_until until, uint64_t timeout_ms,
+        struct fetched **ret_answers);
 void fetch_free(struct fetched *answers, size_t count);

@@ -290,14 +290,6 @@ int resolve_srv(const struct conf *conf, struct buf *out, struct err *err)
     }
     resolve_records(&resolver);
     TRY(srv_join(resolver.records, resolver.record_count, conf->name, out, err));
-    for (size_t i = 0; i < resolver.record_count; i++) {
-        if (resolver.records[i].is_tls) {
-            return err_set(err, -EINVAL,
-                    "the SRV records of _etcd-server-ssl name https://%s:%u; https between members "
-                    "is not served by this version: publish _etcd-server._tcp records only",
-                    resolver.records[i].host, (unsigned)resolver.records[i].port);
-        }
-    }
     log_notice("raftd.discovery.records", "domain=%s members=%zu", conf->discovery_srv,
             resolver.record_count);
     return 0;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <strings.h>
 
 void srv_query_name(bool is_tls, const char *suffix, const char *domain, struct buf *out)
 {
@@ -25,24 +26,42 @@ bool srv_set_host(struct srv_record *record, const char *target)
     return true;
 }
 
+/* One port speaks one of the two: where both services name it, the member is the one with TLS. */
+static bool is_named_with_tls(
+        const struct srv_record *records, size_t count, const struct srv_record *record)
+{
+    for (size_t i = 0; i < count && !record->is_tls; i++) {
+        if (records[i].is_tls && records[i].port == record->port &&
+                strcasecmp(records[i].host, record->host) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int srv_join(const struct srv_record *records, size_t count, const char *self_name, struct buf *out,
         struct err *err)
 {
     unsigned number = 0;
     bool found_self = false;
+    bool is_first = true;
 
     for (size_t i = 0; i < count; i++) {
         const struct srv_record *record = &records[i];
         char numbered[16];
+        if (is_named_with_tls(records, count, record)) {
+            continue;
+        }
         if (!record->is_self) {
             do {
                 (void)snprintf(numbered, sizeof numbered, "%u", number++);
             } while (strcmp(numbered, self_name) == 0);
         }
         found_self = found_self || record->is_self;
-        buf_appendf(out, "%s%s=%s://%s:%u", i == 0 ? "" : ",",
+        buf_appendf(out, "%s%s=%s://%s:%u", is_first ? "" : ",",
                 record->is_self ? self_name : numbered, record->is_tls ? "https" : "http",
                 record->host, (unsigned)record->port);
+        is_first = false;
     }
     buf_append_byte(out, '\0');
     if (!found_self) {

@@ -22,6 +22,6 @@ void srv_query_name(bool is_tls, const char *suffix, const char *domain, struct 
 bool srv_set_host(struct srv_record *record, const char *target);
 
 /* The records as a value of --initial-cluster: this member under its name, the others under running numbers, which
- * each member gives in its own way: names are in no id. */
+ * each member gives in its own way: names are in no id. A port that both services name is the member with TLS. */
 int srv_join(const struct srv_record *records, size_t count, const char *self_name, struct buf *out,
         struct err *err);

@@ -150,8 +150,9 @@ static int refuse_running(
 }
 
 /* With the others running there would be two clusters of one id. */
-static int check_others_gone(struct loop *loop, const struct standalone_plan *plan,
-        const struct membership *membership, const struct raft_members *roles, struct err *err)
+static int check_others_gone(struct loop *loop, struct security *security,
+        const struct standalone_plan *plan, const struct membership *membership,
+        const struct raft_members *roles, struct err *err)
 {
     const char **urls = NULL;
     size_t count = 0;
@@ -168,7 +169,8 @@ static int check_others_gone(struct loop *loop, const struct standalone_plan *pl
         }
     }
     size_t answer_count =
-            count == 0 ? 0 : fetch_members(loop, urls, count, FETCH_ALL, ASK_MS, &answers);
+            count == 0 ? 0
+                       : fetch_members(loop, security, urls, count, FETCH_ALL, ASK_MS, &answers);
     for (size_t i = 0; i < answer_count && result == 0; i++) {
         bool is_ours =
                 answers[i].cluster_id == plan->cluster_id && answers[i].from_id != plan->self_id;
@@ -239,8 +241,8 @@ static void tell(const struct standalone_plan *plan, const struct storage_recove
                                     "added since");
 }
 
-static int make_plan(struct loop *loop, const struct storage_recovered *recovered,
-        struct standalone_plan *plan, struct err *err)
+static int make_plan(struct loop *loop, struct security *security,
+        const struct storage_recovered *recovered, struct standalone_plan *plan, struct err *err)
 {
     struct membership membership = { 0 };
     struct raft_members roles;
@@ -254,19 +256,19 @@ static int make_plan(struct loop *loop, const struct storage_recovered *recovere
     raft_get_members(core, &roles);
     int result = standalone_make_plan(recovered, &roles, fresh_id, clock_wall_ns(), plan, err);
     if (result == 0 && plan->entry_count > 0 && recovered->base.member_id != 0) {
-        result = check_others_gone(loop, plan, &membership, &roles, err);
+        result = check_others_gone(loop, security, plan, &membership, &roles, err);
     }
     core = raft_free(core);
     membership_fini(&membership);
     return result;
 }
 
-int standalone_open(struct loop *loop, struct storage *storage, struct storage_recovered *recovered,
-        struct err *err)
+int standalone_open(struct loop *loop, struct security *security, struct storage *storage,
+        struct storage_recovered *recovered, struct err *err)
 {
     CLEANUP(standalone_plan_fini) struct standalone_plan plan = { 0 };
 
-    TRY(make_plan(loop, recovered, &plan, err));
+    TRY(make_plan(loop, security, recovered, &plan, err));
     TRY(write_plan(storage, &plan, recovered, err));
     take_over(&plan, recovered);
     tell(&plan, recovered);

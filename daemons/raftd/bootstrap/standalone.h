@@ -11,6 +11,7 @@
 #include "daemons/raftd/storage.h"
 
 struct loop;
+struct security;
 
 /* What is to be added to a log. */
 struct standalone_plan {
@@ -31,5 +32,5 @@ void standalone_plan_fini(struct standalone_plan *plan);
 
 /* Makes the plan for an opened storage, sees that no other member runs (not for a backup: it is of another cluster), and
  * opens it for appending with the plan in it; recovered is brought in line. */
-int standalone_open(struct loop *loop, struct storage *storage, struct storage_recovered *recovered,
-        struct err *err);
+int standalone_open(struct loop *loop, struct security *security, struct storage *storage,
+        struct storage_recovered *recovered, struct err *err);

@@ -12,12 +12,6 @@ int address_of_url(const char *text, char ret_address[ADDRESS_BYTES], struct err
     struct url url;
 
     TRY(url_parse(text, URL_KIND_TCP, &url, err));
-    if (url_is_tls(&url)) {
-        return err_set(err, -ENOTSUP,
-                "%s: peer URLs with https are not served by this version; "
-                "use http between the members",
-                text);
-    }
     const char *host = url.host;
     if (host[0] == '\0') {
         host = "0.0.0.0";

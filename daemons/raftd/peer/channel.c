@@ -6,8 +6,8 @@
 
 #include "common/clock.h"
 #include "common/log.h"
-#include "daemons/raftd/peer/address.h"
 #include "daemons/raftd/peer/frame.h"
+#include "daemons/raftd/peer/security.h"
 #include "proto/link_wire.h"
 
 enum {
@@ -204,6 +204,17 @@ static void on_message(struct channel *channel, struct span frame)
     }
 }
 
+static void on_closed(struct channel *channel, const char *reason)
+{
+    if (reason[0] == '\0') {
+        give_up(channel, channel->config.heartbeat_ms, "connection closed");
+        return;
+    }
+    give_up(channel, REFUSED_RETRY_MS, reason);
+    channel->config.events->on_unsafe(
+            channel->config.user, channel, reason, channel->urls[channel->url_now]);
+}
+
 static void on_event(void *user, const struct wire_event *event)
 {
     struct channel *channel = user;
@@ -217,7 +228,7 @@ static void on_event(void *user, const struct wire_event *event)
         break;
     case WIRE_PIPE_REMOVED:
         if (event->pipe == channel->pipe && channel->state != CHANNEL_BROKEN) {
-            give_up(channel, channel->config.heartbeat_ms, "connection closed");
+            on_closed(channel, event->reason);
         }
         break;
     case WIRE_MESSAGE:
@@ -239,11 +250,7 @@ static void on_drained(void *user)
 
 static void dial(struct channel *channel, uint64_t now_ms)
 {
-    char address[ADDRESS_BYTES];
     struct err err = { 0 };
-    struct link_config config = {
-        .pattern = LINK_REQREP, .path = address, .frame_bytes_max = PEER_FRAME_BYTES_MAX
-    };
     struct wire_handler handler = {
         .on_event = on_event, .on_drained = on_drained, .user = channel
     };
@@ -255,11 +262,8 @@ static void dial(struct channel *channel, uint64_t now_ms)
     channel->url_next = channel->url_now + 1;
     channel->pipe = 0;
     const char *url = channel->urls[channel->url_now];
-    int result = address_of_url(url, address, &err);
-    if (result == 0) {
-        result = wire_open(channel->config.loop, &config, &handler, &channel->wire, &err);
-    }
-    if (result < 0) {
+    if (security_open_wire(channel->config.security, channel->config.loop, url, false, &handler,
+                &channel->wire, &err) < 0) {
         log_warning_err(&err, "raftd.peer.undialable", "url=%s retry_ms=%d", url, REFUSED_RETRY_MS);
         channel->dial_at_ms = now_ms + REFUSED_RETRY_MS;
         return;
@@ -313,5 +317,13 @@ void channel_hurry(struct channel *channel)
     }
     if (channel->state == CHANNEL_IDLE) {
         dial(channel, now_ms);
+    }
+}
+
+void channel_renew(struct channel *channel, bool is_tls)
+{
+    if (channel->state != CHANNEL_IDLE && channel->state != CHANNEL_BROKEN &&
+            security_is_tls(channel->urls[channel->url_now]) == is_tls) {
+        give_up(channel, 0, "keys changed");
     }
 }

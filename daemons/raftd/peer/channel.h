@@ -15,6 +15,7 @@
 
 struct channel;
 struct loop;
+struct security;
 
 struct channel_events {
     void (*fill_hello)(void *user, struct peer_hello *ret_hello); /* all but epoch and channel */
@@ -22,11 +23,14 @@ struct channel_events {
     void (*on_down)(void *user, struct channel *channel, const char *reason); /* it was up */
     void (*on_refused)(
             void *user, struct channel *channel, const struct peer_answer *answer, const char *url);
+    /* What is listening there is not to be trusted, or does not trust us: why, and how to mend it. */
+    void (*on_unsafe)(void *user, struct channel *channel, const char *reason, const char *url);
     void (*on_pong)(void *user, struct channel *channel, uint64_t round_trip_ns);
 };
 
 struct channel_config {
     struct loop *loop;
+    struct security *security;
     enum peer_channel kind;
     uint64_t heartbeat_ms;
     uint64_t election_ms;
@@ -43,6 +47,9 @@ void channel_set_urls(struct channel *channel, char *const *urls, size_t count);
 
 /* Dials, gives up, says ping. Each heartbeat; late_ms: how much later than that it comes (we were stopped, not they). */
 void channel_tick(struct channel *channel, uint64_t now_ms, uint64_t late_ms);
+
+/* Ends a connection to a URL with TLS, or without, so that the next one is judged by what holds now. */
+void channel_renew(struct channel *channel, bool is_tls);
 
 /* The peer is known to be there: do not wait for the next turn to dial. */
 void channel_hurry(struct channel *channel);

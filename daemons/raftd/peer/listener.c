@@ -1,18 +1,23 @@
 #include "daemons/raftd/peer/listener.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/clock.h"
 #include "common/list.h"
 #include "common/log.h"
-#include "daemons/raftd/peer/address.h"
 #include "daemons/raftd/peer/frame.h"
+#include "daemons/raftd/peer/security.h"
 #include "proto/link_wire.h"
 #include "version.h"
 
 enum {
-    SILENT_ELECTION_TIMEOUTS = 2
+    SILENT_ELECTION_TIMEOUTS = 2,
+    STRANGERS_MAX = 256, /* connections that nobody was welcomed on */
+    REASON_REPEAT_MS = 10000,
+    REASON_MS_MIN = 1000, /* between two lines of whatever reasons */
+    REASON_BYTES = 256,
 };
 
 /* One URL. */
@@ -28,6 +33,7 @@ struct guest {
     struct place *place;
     uint32_t pipe;
     uint64_t member_id; /* 0: no hello yet, or not welcome */
+    bool is_leaving;    /* hung up on */
     uint64_t channel;
     uint64_t epoch;
     uint64_t heard_at_ms;
@@ -43,6 +49,9 @@ struct listener {
     struct place *places;
     size_t place_count;
     struct list guests;
+    char reason[REASON_BYTES]; /* told last */
+    uint64_t reason_at_ms;
+    uint64_t untold_count; /* since */
     struct codec_scratch scratch;
     struct buf out;
 };
@@ -66,6 +75,7 @@ static void free_guest(struct guest *guest)
 
 static void hang_up(struct guest *guest)
 {
+    guest->is_leaving = true;
     wire_close_pipe(guest->place->wire, guest->pipe);
 }
 
@@ -176,6 +186,43 @@ static void on_frame(struct listener *listener, struct guest *guest, struct span
     }
 }
 
+/* Whoever opens connections and says no hello must not keep members out: the oldest such goes. */
+static void make_room(struct listener *listener)
+{
+    struct guest *oldest = NULL;
+    size_t count = 0;
+
+    LIST_FOREACH (guest, &listener->guests, struct guest, node) {
+        if (guest->member_id == 0 && !guest->is_leaving) {
+            oldest = oldest == NULL ? guest : oldest;
+            count++;
+        }
+    }
+    if (count > STRANGERS_MAX) {
+        hang_up(oldest);
+    }
+}
+
+static void tell_reason(
+        struct listener *listener, const struct place *place, const struct wire_event *event)
+{
+    uint64_t now_ms = clock_monotonic_ms();
+    uint64_t since_ms = now_ms - listener->reason_at_ms;
+    bool is_same = strncmp(event->reason, listener->reason, REASON_BYTES - 1) == 0;
+
+    if (listener->reason[0] != '\0' &&
+            since_ms < (uint64_t)(is_same ? REASON_REPEAT_MS : REASON_MS_MIN)) {
+        listener->untold_count++;
+        return;
+    }
+    log_warning("raftd.peer.unsafe",
+            "from=%s url=%s reason=\"%s\" untold=%" PRIu64 " action=hang_up", event->remote,
+            place->url, event->reason, listener->untold_count);
+    (void)snprintf(listener->reason, sizeof listener->reason, "%s", event->reason);
+    listener->reason_at_ms = now_ms;
+    listener->untold_count = 0;
+}
+
 static void on_event(void *user, const struct wire_event *event)
 {
     struct place *place = user;
@@ -189,8 +236,12 @@ static void on_event(void *user, const struct wire_event *event)
         guest->pipe = event->pipe;
         guest->heard_at_ms = clock_monotonic_ms();
         list_append(&listener->guests, &guest->node);
+        make_room(listener);
         break;
     case WIRE_PIPE_REMOVED:
+        if (event->reason[0] != '\0') {
+            tell_reason(listener, place, event);
+        }
         guest = find_guest(listener, place, event->pipe);
         if (guest != NULL) {
             free_guest(guest);
@@ -214,28 +265,22 @@ static void on_drained(void *user)
     (void)user;
 }
 
-static int open_place(struct listener *listener, struct loop *loop, struct place *place,
-        const char *url, struct err *err)
+static int open_place(struct listener *listener, struct security *security, struct loop *loop,
+        struct place *place, const char *url, struct err *err)
 {
-    char address[ADDRESS_BYTES];
-    struct link_config config = { .pattern = LINK_REQREP,
-        .listen = true,
-        .path = address,
-        .frame_bytes_max = PEER_FRAME_BYTES_MAX };
     struct wire_handler handler = { .on_event = on_event, .on_drained = on_drained, .user = place };
 
     place->listener = listener;
     place->url = xstrdup(url);
-    TRY(address_of_url(url, address, err));
-    if (wire_open(loop, &config, &handler, &place->wire, err) < 0) {
+    if (security_open_wire(security, loop, url, true, &handler, &place->wire, err) < 0) {
         return err_prefix(err, "listen for peers on %s", url);
     }
     return 0;
 }
 
-int listener_open(struct loop *loop, const struct conf_list *urls, uint64_t heartbeat_ms,
-        uint64_t election_ms, const struct listener_events *events, void *user,
-        struct listener **ret_listener, struct err *err)
+int listener_open(struct loop *loop, struct security *security, const struct conf_list *urls,
+        uint64_t heartbeat_ms, uint64_t election_ms, const struct listener_events *events,
+        void *user, struct listener **ret_listener, struct err *err)
 {
     struct listener *listener = xcalloc(1, sizeof *listener);
 
@@ -246,7 +291,8 @@ int listener_open(struct loop *loop, const struct conf_list *urls, uint64_t hear
     list_init(&listener->guests);
     listener->places = xcalloc(urls->count, sizeof *listener->places);
     for (size_t i = 0; i < urls->count; i++) {
-        int result = open_place(listener, loop, &listener->places[i], urls->items[i], err);
+        int result =
+                open_place(listener, security, loop, &listener->places[i], urls->items[i], err);
         listener->place_count++;
         if (result < 0) {
             (void)listener_close(listener);
@@ -292,6 +338,16 @@ void listener_drop(struct listener *listener, uint64_t member_id)
 {
     LIST_FOREACH (guest, &listener->guests, struct guest, node) {
         if (guest->member_id == member_id) {
+            guest->member_id = 0;
+            hang_up(guest);
+        }
+    }
+}
+
+void listener_renew(struct listener *listener, bool is_tls)
+{
+    LIST_FOREACH (guest, &listener->guests, struct guest, node) {
+        if (security_is_tls(guest->place->url) == is_tls) {
             guest->member_id = 0;
             hang_up(guest);
         }

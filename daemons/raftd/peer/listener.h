@@ -2,7 +2,8 @@
  *
  * A connection must begin with a hello that is found good; until then nothing larger than PEER_FRAME_BYTES_MAX is taken,
  * and nothing but the question for the member list is answered. Who says nothing for two election timeouts is hung up
- * on. Loop thread only. */
+ * on; so is the oldest of those not welcome yet when there are more than 256 of them. What was wrong with a connection is
+ * logged, the same thing once in ten seconds. Loop thread only. */
 #pragma once
 
 #include "common/buf.h"
@@ -11,6 +12,7 @@
 
 struct listener;
 struct loop;
+struct security;
 
 struct listener_events {
     /* Judges a hello: fills the answer (its text must outlive the call). */
@@ -20,14 +22,17 @@ struct listener_events {
     void (*fill_members)(void *user, struct buf *out); /* appends an encoded members_list */
 };
 
-int listener_open(struct loop *loop, const struct conf_list *urls, uint64_t heartbeat_ms,
-        uint64_t election_ms, const struct listener_events *events, void *user,
-        struct listener **ret_listener, struct err *err);
+int listener_open(struct loop *loop, struct security *security, const struct conf_list *urls,
+        uint64_t heartbeat_ms, uint64_t election_ms, const struct listener_events *events,
+        void *user, struct listener **ret_listener, struct err *err);
 /* Not from within an event. Always NULL, accepts NULL. */
 struct listener *listener_close(struct listener *listener);
 
 /* Each heartbeat. */
 void listener_tick(struct listener *listener, uint64_t now_ms, uint64_t late_ms);
+
+/* Hangs up on all that came over TLS, or all others. */
+void listener_renew(struct listener *listener, bool is_tls);
 
 /* Hangs up on a member. */
 void listener_drop(struct listener *listener, uint64_t member_id);

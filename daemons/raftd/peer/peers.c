@@ -9,6 +9,7 @@
 #include "common/loop.h"
 #include "daemons/raftd/peer/channel.h"
 #include "daemons/raftd/peer/listener.h"
+#include "daemons/raftd/peer/security.h"
 #include "version.h"
 
 enum {
@@ -48,6 +49,7 @@ struct peer {
 struct peers {
     const struct conf *conf;
     struct loop *loop;
+    struct security *security;
     const struct peers_events *events;
     void *user;
     struct listener *listener;
@@ -126,11 +128,36 @@ static void on_down(void *user, struct channel *channel, const char *reason)
     peer->peers->events->on_unreachable(peer->peers->user, peer->id);
 }
 
+/* Whether it has not just been told. */
+static bool is_news(struct peer *peer, const char *text)
+{
+    uint64_t now_ms = clock_monotonic_ms();
+
+    if (strncmp(text, peer->refusal, sizeof peer->refusal - 1) == 0 &&
+            now_ms - peer->refusal_at_ms < REFUSAL_REPEAT_MS) {
+        return false;
+    }
+    (void)snprintf(peer->refusal, sizeof peer->refusal, "%s", text);
+    peer->refusal_at_ms = now_ms;
+    return true;
+}
+
+static void on_unsafe(void *user, struct channel *channel, const char *reason, const char *url)
+{
+    struct peer *peer = user;
+    char id[IDS_TEXT_BYTES];
+
+    (void)channel;
+    if (is_news(peer, reason)) {
+        log_warning("raftd.peer.unsafe", "peer=%s url=%s reason=\"%s\" action=try_again",
+                ids_text(peer->id, id), url, reason);
+    }
+}
+
 static void on_refused(
         void *user, struct channel *channel, const struct peer_answer *answer, const char *url)
 {
     struct peer *peer = user;
-    uint64_t now_ms = clock_monotonic_ms();
     char text[TEXT_BYTES];
     char id[IDS_TEXT_BYTES];
 
@@ -140,13 +167,9 @@ static void on_refused(
     }
     (void)snprintf(text, sizeof text, "%.*s", (int)MIN(answer->text.bytes, sizeof text - 1),
             answer->text.bytes == 0 ? "" : (const char *)answer->text.data);
-    bool is_news =
-            strcmp(text, peer->refusal) != 0 || now_ms - peer->refusal_at_ms >= REFUSAL_REPEAT_MS;
-    if (answer->reason == PEER_REFUSED_STARTING || !is_news) {
+    if (answer->reason == PEER_REFUSED_STARTING || !is_news(peer, text)) {
         return;
     }
-    memcpy(peer->refusal, text, sizeof text);
-    peer->refusal_at_ms = now_ms;
     log_warning("raftd.peer.refuses_us", "peer=%s url=%s reason=\"%s\" action=try_again",
             ids_text(peer->id, id), url, text);
 }
@@ -173,6 +196,7 @@ static const struct channel_events channel_handlers = {
     .on_up = on_up,
     .on_down = on_down,
     .on_refused = on_refused,
+    .on_unsafe = on_unsafe,
     .on_pong = on_pong,
 };
 
@@ -184,6 +208,7 @@ static struct peer *add_peer(struct peers *peers, uint64_t id)
     peer->id = id;
     for (unsigned i = 0; i < PEER_CHANNEL_COUNT; i++) {
         struct channel_config config = { .loop = peers->loop,
+            .security = peers->security,
             .kind = (enum peer_channel)i,
             .heartbeat_ms = peers->conf->heartbeat_interval_ms,
             .election_ms = peers->conf->election_timeout_ms,
@@ -372,14 +397,28 @@ static void on_timer(void *user)
     }
 }
 
-int peers_open(struct loop *loop, const struct conf *conf, const struct peers_events *events,
-        void *user, struct peers **ret_peers, struct err *err)
+/* What was judged by other keys or authorities is judged again. */
+static void on_trust_changed(void *user, bool is_tls)
+{
+    struct peers *peers = user;
+
+    listener_renew(peers->listener, is_tls);
+    LIST_FOREACH (peer, &peers->list, struct peer, node) {
+        for (size_t i = 0; i < PEER_CHANNEL_COUNT; i++) {
+            channel_renew(peer->channels[i], is_tls);
+        }
+    }
+}
+
+int peers_open(struct loop *loop, const struct conf *conf, struct security *security,
+        const struct peers_events *events, void *user, struct peers **ret_peers, struct err *err)
 {
     struct peers *peers = xcalloc(1, sizeof *peers);
     const struct conf_list *own = &conf->initial_advertise_peer_urls;
 
     peers->conf = conf;
     peers->loop = loop;
+    peers->security = security;
     peers->events = events;
     peers->user = user;
     list_init(&peers->list);
@@ -387,7 +426,7 @@ int peers_open(struct loop *loop, const struct conf *conf, const struct peers_ev
     for (size_t i = 0; i < own->count; i++) {
         peers->own_urls[i] = span_str(own->items[i]);
     }
-    int result = listener_open(loop, &conf->listen_peer_urls, conf->heartbeat_interval_ms,
+    int result = listener_open(loop, security, &conf->listen_peer_urls, conf->heartbeat_interval_ms,
             conf->election_timeout_ms, &listener_handlers, peers, &peers->listener, err);
     if (result < 0) {
         (void)peers_close(peers);
@@ -396,6 +435,7 @@ int peers_open(struct loop *loop, const struct conf *conf, const struct peers_ev
     peers->ticked_at_ms = clock_monotonic_ms();
     peers->timer = loop_timer_new(loop, on_timer, peers);
     loop_timer_start(peers->timer, conf->heartbeat_interval_ms, conf->heartbeat_interval_ms);
+    security_watch(security, loop, on_trust_changed, peers);
     *ret_peers = peers;
     return 0;
 }

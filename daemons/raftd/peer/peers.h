@@ -17,6 +17,7 @@
 
 struct loop;
 struct peers;
+struct security;
 
 enum peer_standing {
     PEER_STANDING_MEMBER,
@@ -41,9 +42,9 @@ struct peers_events {
     void (*fill_members)(void *user, struct buf *out);
 };
 
-/* Begins to listen, and to answer the question for the member list. */
-int peers_open(struct loop *loop, const struct conf *conf, const struct peers_events *events,
-        void *user, struct peers **ret_peers, struct err *err);
+/* Begins to listen, and to answer the question for the member list. The security is the caller's, and outlives the peers. */
+int peers_open(struct loop *loop, const struct conf *conf, struct security *security,
+        const struct peers_events *events, void *user, struct peers **ret_peers, struct err *err);
 struct peers *peers_close(struct peers *peers); /* always NULL, accepts NULL */
 
 /* Who we are, once that is settled: peers are dialled from now on. */

@@ -284,7 +284,6 @@ static void what_is_not_served_is_refused_and_not_ignored(void **state)
     static const char *const rows[] = {
         ("-listen-client-urls=https://127.0.0.1:1|-advertise-client-urls=https://127.0.0.1:1|"
          "-cert-file=/c|-key-file=/k"),
-        "-listen-peer-urls=https://127.0.0.1:1|-peer-cert-file=/c|-peer-key-file=/k",
         "-proxy=on",
         "-proxy=readonly",
         "-listen-metrics-urls=http://127.0.0.1:1",

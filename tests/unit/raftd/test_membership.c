@@ -22,7 +22,8 @@ static struct conf conf_of(struct conf_peer *peers, size_t count, char *name)
 static void ids_come_from_urls_and_token_and_not_from_names(void **state)
 {
     (void)state;
-    char a[] = "a", b[] = "b", other[] = "z", url1[] = "http://10.0.1.10:2380", url2[] = "http://10.0.1.11:2380";
+    char a[] = "a", b[] = "b", other[] = "z", url1[] = "http://10.0.1.10:2380",
+         url2[] = "http://10.0.1.11:2380";
     struct conf_peer first[] = { { a, url1 }, { b, url2 } };
     struct conf_peer second[] = { { b, url2 }, { other, url1 } };
     struct conf conf = conf_of(first, 2, a);

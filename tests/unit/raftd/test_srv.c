@@ -67,6 +67,23 @@ static void records_of_both_services_join_and_only_self_has_a_name(void **state)
             (const char *)numbered.data, "1=https://a:2380,0=http://b:2380,2=http://c:2381");
 }
 
+static void a_port_that_both_services_name_is_one_member(void **state)
+{
+    static const struct srv_record records[] = {
+        { .is_self = true, .port = 2380, .host = "a" },
+        { .port = 2380, .host = "b" },
+        { .port = 2381, .host = "B" },
+        { .is_tls = true, .port = 2380, .host = "B" },
+        { .is_tls = true, .is_self = true, .port = 2380, .host = "a" },
+    };
+    CLEANUP(buf_fini) struct buf out = BUF_INIT;
+    (void)state;
+
+    assert_int_equal(srv_join(records, ARRAY_COUNT(records), "me", &out, NULL), 0);
+    assert_string_equal(
+            (const char *)out.data, "0=http://B:2381,1=https://B:2380,me=https://a:2380");
+}
+
 static void a_member_without_a_record_is_told(void **state)
 {
     static const struct srv_record record = { .port = 2380, .host = "a" };
@@ -85,6 +102,7 @@ int main(void)
         cmocka_unit_test(both_services_have_their_names),
         cmocka_unit_test(the_dot_at_the_end_of_a_target_goes),
         cmocka_unit_test(records_of_both_services_join_and_only_self_has_a_name),
+        cmocka_unit_test(a_port_that_both_services_name_is_one_member),
         cmocka_unit_test(a_member_without_a_record_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

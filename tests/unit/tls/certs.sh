@@ -1,5 +1,5 @@
 #!/bin/sh
-# certs.sh ca NAME | cert CA NAME SANS [USAGE [DAYS]] | crl CA FILE NAME...: a small authority with the openssl command, in
+# sh certs.sh ca NAME | cert CA NAME SANS [USAGE [DAYS]] | crl CA FILE NAME...: a small authority with the openssl command, in
 # the current folder. For the tests.
 #
 #   ca    NAME.pem, NAME.key
