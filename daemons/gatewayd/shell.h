@@ -36,7 +36,7 @@ struct subscription;
 enum {
     LISTING_INLINE_BYTES_MAX = 4 * 1024 * 1024, /* above, a thread renders */
     HEALTH_TIMEOUT_MS = 1000,
-    DRAIN_TIMEOUT_MS = 2500,
+    DRAIN_TIMEOUT_MS = 1500, /* quorate gives gatewayds two seconds in all */
     STREAM_UNSENT_BYTES_MAX = 64 * 1024 * 1024,
     JSON_BODY_BYTES_MAX = 10 * 1024 * 1024,
 };

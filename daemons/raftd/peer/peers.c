@@ -513,6 +513,7 @@ bool peers_send(struct peers *peers, uint64_t to, enum peer_channel channel, uns
     bool sent = (channel != PEER_CONTROL || may_speak(peers, peer)) &&
                 channel_send(peer->channels[channel], type, body);
     peer->sent += sent;
+    peer->failed += !sent;
     return sent;
 }
 
