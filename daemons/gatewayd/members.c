@@ -324,25 +324,35 @@ static bool look_at_member(void *user, uint64_t id, struct span encoded)
     return true;
 }
 
+/* The peer URLs as the ids and the op want them; they stay the list's. */
+struct url_list {
+    const char *texts[OP_URLS_MAX];
+    struct span spans[OP_URLS_MAX];
+    size_t count;
+};
+
+static void list_urls(const json_t *urls, struct url_list *ret_list)
+{
+    ret_list->count = MIN(json_array_size(urls), (size_t)OP_URLS_MAX);
+    for (size_t i = 0; i < ret_list->count; i++) {
+        ret_list->texts[i] = json_string_value(json_array_get(urls, i));
+        ret_list->spans[i] = span_str(ret_list->texts[i]);
+    }
+}
+
 static void send_change(
         struct gatewayd *gw, struct http_request *request, const struct change *change)
 {
-    const char *texts[OP_URLS_MAX];
-    struct span urls[OP_URLS_MAX];
-    size_t count = MIN(json_array_size(change->urls), (size_t)OP_URLS_MAX);
     struct op op = { .kind = change->kind, .member_id = change->id };
+    struct url_list urls;
 
-    for (size_t i = 0; i < count; i++) {
-        texts[i] = json_string_value(json_array_get(change->urls, i));
-        urls[i] = span_str(texts[i]);
-    }
+    list_urls(change->urls, &urls);
     if (change->kind == OP_MEMBER_ADD) {
-        op.member_id = ids_member_added(texts, count, clock_wall_ns() / 1000000000);
         op.learner = true; /* until it has caught up */
         SET(&op, op_tag_learner);
     }
     if (change->kind != OP_MEMBER_REMOVE) {
-        op.peer_urls = (struct span_list){ .items = urls, .count = count };
+        op.peer_urls = (struct span_list){ .items = urls.spans, .count = urls.count };
         SET(&op, op_tag_peer_urls);
     }
     SET(&op, op_tag_member_id);
@@ -361,16 +371,37 @@ static void refuse(struct gatewayd *gw, struct http_request *request, unsigned s
     answer_message(gw, request, status, true, text);
 }
 
-/* Within a transaction: is there such a member, is a URL taken? */
-static void check_and_send(
-        struct gatewayd *gw, struct http_request *request, const struct change *change)
+static void look_at_members(struct gatewayd *gw, const struct change *change, struct walk *ret_walk)
 {
-    struct walk walk = {
-        .gw = gw, .wanted_id = change->kind == OP_MEMBER_ADD ? 0 : change->id, .urls = change->urls
-    };
+    *ret_walk = (struct walk){ .gw = gw, .wanted_id = change->id, .urls = change->urls };
+    state_read_members(gw->view.read, true, look_at_member, ret_walk);
+    codec_scratch_fini(&ret_walk->scratch);
+}
 
-    state_read_members(gw->view.read, true, look_at_member, &walk);
-    codec_scratch_fini(&walk.scratch);
+/* An id comes from the URLs and the second. One that was used before, by the same URLs added and removed within it, is never
+ * used again: then the next second's. */
+static void choose_id(struct gatewayd *gw, struct change *change, struct walk *ret_walk)
+{
+    uint64_t second = clock_wall_ns() / 1000000000;
+    struct url_list urls;
+
+    list_urls(change->urls, &urls);
+    do {
+        change->id = ids_member_added(urls.texts, urls.count, second++);
+        look_at_members(gw, change, ret_walk);
+    } while (ret_walk->found);
+}
+
+/* Within a transaction: is there such a member, is a URL taken? */
+static void check_and_send(struct gatewayd *gw, struct http_request *request, struct change *change)
+{
+    struct walk walk;
+
+    if (change->kind == OP_MEMBER_ADD) {
+        choose_id(gw, change, &walk);
+    } else {
+        look_at_members(gw, change, &walk);
+    }
     if (change->kind == OP_MEMBER_REMOVE && walk.removed) {
         refuse(gw, request, 410, "Member permanently removed: ", change->id);
     } else if (change->kind == OP_MEMBER_UPDATE && walk.removed) {
