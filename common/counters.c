@@ -1,7 +1,9 @@
-/* counters.c: a page is a header and COUNTER_COUNT u64 in host order; the file never leaves its host.
+/* counters.c: a page is a header and COUNTER_COUNT u64 in host order; the file never leaves its host. The record is the same
+ * with the pages' ids behind it, and leaves it with snapshots: all hosts are little endian (common/state/schema.c).
  *
  *    0         8         16        24
- *    ├─magic───┼─count───┼─spare───┼─values ... ─┤   4096 bytes
+ *    ├─magic───┼─count───┼─spare───┼─values ... ─┤                 page: 4096 bytes
+ *    ├─magic───┼─count───┼─ids─────┼─values ... ─┼─ids ... ─┤      record
  */
 #include "common/counters.h"
 
@@ -10,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -21,6 +24,7 @@ enum {
 };
 
 static const char page_prefix[] = "counters-";
+static const char new_prefix[] = "counters.new-";
 static const char primary_name[] = "counters.primary";
 static const uint64_t page_magic = UINT64_C(0x3153544e43545251);
 static const uint16_t slot_codes[COUNTERS_CODE_COUNT] = { 400, 401, 403, 404, 412, 500, 503, 405 };
@@ -42,15 +46,22 @@ struct counters {
     char dir[PATH_BYTES_MAX];
 };
 
-struct counters_dead {
-    struct counters_dead *next;
-    int fd;
-    char path[PATH_BYTES_MAX];
+struct record_header {
+    uint64_t magic;
+    uint64_t count;
+    uint64_t id_count;
 };
 
-static bool is_page_name(const char *name)
+/* Whether the name is a page's, and whose. */
+static bool page_id(const char *name, uint64_t *ret_id)
 {
-    return strncmp(name, page_prefix, sizeof page_prefix - 1) == 0;
+    char *end = NULL;
+
+    if (strncmp(name, page_prefix, sizeof page_prefix - 1) != 0) {
+        return false;
+    }
+    *ret_id = strtoull(name + sizeof page_prefix - 1, &end, 16);
+    return *end == '\0' && strlen(name) == sizeof page_prefix - 1 + 16;
 }
 
 /* Opens and locks the page unless somebody holds it, or it was removed while we waited for nothing. -1: not ours. */
@@ -68,21 +79,20 @@ static int lock_page(const char *path, int flags)
     return fd;
 }
 
-static int lock_dead_page(const char *dir)
+/* A page of our own under another name, locked before anybody can see it by its own. */
+static int make_page(const char *dir, uint64_t id, const char *path)
 {
-    char path[PATH_BYTES_MAX + 256];
-    int fd = -1;
-    DIR *entries = opendir(dir);
-    if (entries == NULL) {
+    char new_path[PATH_BYTES_MAX + 64];
+
+    (void)snprintf(new_path, sizeof new_path, "%s/%s%016" PRIx64, dir, new_prefix, id);
+    int fd = lock_page(new_path, O_CREAT | O_EXCL);
+    if (fd >= 0 && (ftruncate(fd, PAGE_BYTES) != 0 || rename(new_path, path) != 0)) {
+        int code = errno;
+        (void)unlink(new_path);
+        (void)close(fd);
+        errno = code;
         return -1;
     }
-    for (struct dirent *entry; fd < 0 && (entry = readdir(entries)) != NULL;) {
-        if (is_page_name(entry->d_name)) {
-            (void)snprintf(path, sizeof path, "%s/%s", dir, entry->d_name);
-            fd = lock_page(path, 0);
-        }
-    }
-    (void)closedir(entries);
     return fd;
 }
 
@@ -94,11 +104,8 @@ int counters_open(const char *dir, uint64_t id, struct counters **ret_counters, 
     counters->primary_fd = -1;
     (void)snprintf(counters->dir, sizeof counters->dir, "%s", dir);
     (void)snprintf(path, sizeof path, "%s/%s%016" PRIx64, dir, page_prefix, id);
-    counters->fd = lock_dead_page(dir);
+    counters->fd = make_page(dir, id, path);
     if (counters->fd < 0) {
-        counters->fd = lock_page(path, O_CREAT);
-    }
-    if (counters->fd < 0 || ftruncate(counters->fd, PAGE_BYTES) != 0) {
         int code = err_errno(err, "counters page %s", path);
         (void)counters_close(counters);
         return code;
@@ -110,12 +117,8 @@ int counters_open(const char *dir, uint64_t id, struct counters **ret_counters, 
         return code;
     }
     counters->page = map;
-    if (counters->page->magic != page_magic || counters->page->count > COUNTER_COUNT) {
-        memset(map, 0, PAGE_BYTES);
-    }
-    counters->page->magic = page_magic;
     counters->page->count = COUNTER_COUNT;
-    counters->page->values[COUNTER_WATCHERS] = 0; /* the dead holder's watchers are gone */
+    __atomic_store_n(&counters->page->magic, page_magic, __ATOMIC_RELEASE); /* a page from now on */
     *ret_counters = counters;
     return 0;
 }
@@ -176,22 +179,30 @@ static void add_page(int fd, bool dead, uint64_t values[COUNTER_COUNT])
     }
 }
 
-void counters_sum(const char *dir, struct span folded, uint64_t ret_values[COUNTER_COUNT])
+static bool has_id(const struct counters_folded *record, uint64_t id)
+{
+    for (size_t i = 0; i < record->id_count; i++) {
+        if (record->ids[i] == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void counters_sum(const char *dir, struct span record, uint64_t ret_values[COUNTER_COUNT])
 {
     char path[PATH_BYTES_MAX + 256];
-    size_t folded_count = MIN(folded.bytes / sizeof(uint64_t), (size_t)COUNTER_COUNT);
+    struct counters_folded folded;
+    uint64_t id;
 
-    memset(ret_values, 0, COUNTER_COUNT * sizeof ret_values[0]);
-    if (folded_count > 0) {
-        memcpy(ret_values, folded.data, folded_count * sizeof(uint64_t));
-    }
-    ret_values[COUNTER_WATCHERS] = 0;
+    counters_decode(record, &folded);
+    memcpy(ret_values, folded.values, sizeof folded.values);
     DIR *entries = opendir(dir);
     if (entries == NULL) {
         return;
     }
     for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
-        if (!is_page_name(entry->d_name)) {
+        if (!page_id(entry->d_name, &id) || has_id(&folded, id)) {
             continue;
         }
         (void)snprintf(path, sizeof path, "%s/%s", dir, entry->d_name);
@@ -206,47 +217,129 @@ void counters_sum(const char *dir, struct span folded, uint64_t ret_values[COUNT
     (void)closedir(entries);
 }
 
-int counters_fold_dead(const char *dir, uint64_t values[COUNTER_COUNT],
-        struct counters_dead **ret_dead, struct err *err)
+/* ---- For stored ---- */
+
+void counters_encode(const struct counters_folded *record, struct buf *out)
 {
-    struct counters_dead *dead = NULL;
-    int count = 0;
-    DIR *entries = opendir(dir);
-    if (entries == NULL) {
-        return err_errno(err, "list counters in %s", dir);
-    }
-    for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
-        if (!is_page_name(entry->d_name)) {
-            continue;
-        }
-        struct counters_dead *page = xcalloc(1, sizeof *page);
-        int bytes = snprintf(page->path, sizeof page->path, "%s/%s", dir, entry->d_name);
-        page->fd = bytes < (int)sizeof page->path ? lock_page(page->path, 0) : -1;
-        if (page->fd < 0) {
-            free(page);
-            continue;
-        }
-        add_page(page->fd, true, values);
-        page->next = dead;
-        dead = page;
-        count++;
-    }
-    (void)closedir(entries);
-    *ret_dead = dead;
-    return count;
+    struct record_header header = { page_magic, COUNTER_COUNT, record->id_count };
+
+    buf_append(out, &header, sizeof header);
+    buf_append(out, record->values, sizeof record->values);
+    buf_append(out, record->ids, record->id_count * sizeof record->ids[0]);
 }
 
-void counters_forget(struct counters_dead *take_dead, bool commit)
+void counters_decode(struct span bytes, struct counters_folded *ret_record)
 {
-    while (take_dead != NULL) {
-        struct counters_dead *next = take_dead->next;
-        if (commit) {
-            (void)unlink(take_dead->path);
-        }
-        (void)close(take_dead->fd);
-        free(take_dead);
-        take_dead = next;
+    struct record_header header;
+    size_t words = bytes.bytes < sizeof header ? 0 : (bytes.bytes - sizeof header) / 8;
+
+    *ret_record = (struct counters_folded){ .id_count = 0 };
+    if (bytes.bytes < sizeof header) {
+        return;
     }
+    memcpy(&header, bytes.data, sizeof header);
+    if (header.magic != page_magic || header.count > words ||
+            header.id_count > words - header.count || header.id_count > COUNTERS_FOLDED_MAX) {
+        return;
+    }
+    const uint8_t *values = bytes.data + sizeof header;
+    memcpy(ret_record->values, values, MIN((size_t)header.count, (size_t)COUNTER_COUNT) * 8);
+    memcpy(ret_record->ids, values + header.count * 8, (size_t)header.id_count * 8);
+    ret_record->id_count = (size_t)header.id_count;
+    ret_record->values[COUNTER_WATCHERS] = 0;
+}
+
+typedef bool (*dead_fn)(void *user, int fd, uint64_t id);
+
+/* Calls fn for each page whose holder is dead, locked, until it returns false. */
+static void walk_dead(const char *dir, dead_fn fn, void *user)
+{
+    char path[PATH_BYTES_MAX + 256];
+    bool go_on = true;
+    uint64_t id;
+    DIR *entries = opendir(dir);
+
+    if (entries == NULL) {
+        return;
+    }
+    for (struct dirent *entry; go_on && (entry = readdir(entries)) != NULL;) {
+        if (!page_id(entry->d_name, &id)) {
+            continue;
+        }
+        (void)snprintf(path, sizeof path, "%s/%s", dir, entry->d_name);
+        int fd = lock_page(path, 0);
+        if (fd >= 0) {
+            go_on = fn(user, fd, id);
+            (void)close(fd);
+        }
+    }
+    (void)closedir(entries);
+}
+
+static bool note_dead(void *user, int fd, uint64_t id)
+{
+    bool *has_dead = user;
+    (void)fd;
+    (void)id;
+    *has_dead = true;
+    return false;
+}
+
+bool counters_has_dead(const char *dir)
+{
+    bool has_dead = false;
+
+    walk_dead(dir, note_dead, &has_dead);
+    return has_dead;
+}
+
+struct round {
+    const struct counters_folded *committed;
+    struct counters_folded next;
+    bool has_more; /* than was committed */
+};
+
+/* The pages that are in the record's sums go; the record keeps naming those that cannot be removed. */
+static void remove_folded(const char *dir, struct round *round)
+{
+    char path[PATH_BYTES_MAX + 64];
+
+    for (size_t i = 0; i < round->committed->id_count; i++) {
+        uint64_t id = round->committed->ids[i];
+        (void)snprintf(path, sizeof path, "%s/%s%016" PRIx64, dir, page_prefix, id);
+        if (unlink(path) != 0 && errno != ENOENT) {
+            round->next.ids[round->next.id_count++] = id;
+        }
+    }
+}
+
+static bool fold_one(void *user, int fd, uint64_t id)
+{
+    struct round *round = user;
+
+    if (has_id(round->committed, id)) {
+        return true; /* could not be removed */
+    }
+    if (round->next.id_count == COUNTERS_FOLDED_MAX) {
+        return false;
+    }
+    add_page(fd, true, round->next.values);
+    round->next.ids[round->next.id_count++] = id;
+    round->has_more = true;
+    return true;
+}
+
+bool counters_fold(const char *dir, struct counters_folded *record)
+{
+    struct round round = { .committed = record };
+
+    memcpy(round.next.values, record->values, sizeof round.next.values);
+    remove_folded(dir, &round);
+    walk_dead(dir, fold_one, &round);
+    if (round.has_more) {
+        *record = round.next;
+    }
+    return round.has_more;
 }
 
 unsigned counters_code_slot(unsigned status)

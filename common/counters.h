@@ -1,8 +1,11 @@
 /* counters.h: what clients see counted (/v2/stats/store, /metrics), kept so that no restart loses it.
  *
  * Each gatewayd counts in a page of its own, the mapped file counters-<id> in the run dir, under an flock for as
- * long as it lives. A new gatewayd takes over the page of a dead one. The sum over all pages, dead ones
- * too, and over what stored has folded into the state is what any gatewayd answers with.
+ * long as it lives. stored adds the pages of the dead to a record in the state (counters_fold), which snapshots carry on, and
+ * then removes them. The sum over all pages and that record is what any gatewayd answers with.
+ *
+ * Nothing is counted twice or left out wherever a process is killed: the record names the pages that it has in it, a page
+ * is removed only in a later round than that, and who sums passes over what the record names.
  * Counting is a plain add by one thread; readers of other processes see each u64 whole. */
 #pragma once
 
@@ -55,7 +58,7 @@ enum counter {
 
 struct counters;
 
-/* Takes over a dead page in `dir` or makes one named by `id`. */
+/* Makes the page named by `id`, which nobody ever had: a random number. */
 int counters_open(const char *dir, uint64_t id, struct counters **ret_counters, struct err *err);
 struct counters *counters_close(
         struct counters *counters); /* the page stays; always NULL, accepts NULL */
@@ -66,15 +69,32 @@ uint64_t *counters_values(struct counters *counters);
 /* True for one holder in `dir` at a time: who counts what every gatewayd sees (expiries). Cheap to ask each second. */
 bool counters_try_primary(struct counters *counters);
 
-/* Sums all pages in `dir` and the folded values (an array of u64 as counters_fold_dead leaves it, may be empty). */
-void counters_sum(const char *dir, struct span folded, uint64_t ret_values[COUNTER_COUNT]);
+/* Sums all pages in `dir` and what the state's record says (see counters_encode; may be empty). */
+void counters_sum(const char *dir, struct span record, uint64_t ret_values[COUNTER_COUNT]);
 
-/* For stored: adds the pages of dead holders to `values` and locks them until counters_forget. Returns how many, or <0.
- * After the values are committed, call counters_forget: it removes the pages (`commit`) or only unlocks them. */
-struct counters_dead;
-int counters_fold_dead(const char *dir, uint64_t values[COUNTER_COUNT],
-        struct counters_dead **ret_dead, struct err *err);
-void counters_forget(struct counters_dead *take_dead, bool commit);
+/* ---- For stored ---- */
+
+enum {
+    COUNTERS_FOLDED_MAX = 64 /* pages a round; more wait for the next */
+};
+
+/* The record in the state: sums, and the pages that are in them and may still be there. */
+struct counters_folded {
+    uint64_t values[COUNTER_COUNT];
+    uint64_t ids[COUNTERS_FOLDED_MAX];
+    size_t id_count;
+};
+
+/* Whether there is anything to do: some page's holder is dead. */
+bool counters_has_dead(const char *dir);
+/* One round, about a second after the one before, so that no read transaction is older: removes dead pages that the record
+ * names, as it stands in the state now, and adds the others. True: the record must be committed before the next round. If that
+ * fails, or the process dies first, nothing has happened. */
+bool counters_fold(const char *dir, struct counters_folded *record);
+
+/* The record's bytes. What is not one, or of a release that had other counters, counts for what of it can be read. */
+void counters_encode(const struct counters_folded *record, struct buf *out);
+void counters_decode(struct span bytes, struct counters_folded *ret_record);
 
 /* Slot of an HTTP status in the failed counters; the status of a slot. */
 unsigned counters_code_slot(unsigned status);

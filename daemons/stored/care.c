@@ -108,6 +108,7 @@ static void on_care_timer(void *user)
     if (replica != NULL) {
         look_at_readers(stored, replica_writer(replica));
         compaction_consider(stored);
+        fold_counters(stored);
     }
 }
 

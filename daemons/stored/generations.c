@@ -259,6 +259,24 @@ int generations_set_ids(
     return after_write(generations, result);
 }
 
+static int put_counters(struct state_writer *writer, struct span record, struct err *err)
+{
+    TRY(state_writer_begin(writer, err));
+    int result = state_write_record_put(writer, "counters", record);
+    if (result < 0) {
+        state_writer_abort(writer);
+        return err_set(err, result, "save counters: %s", strerror(-result));
+    }
+    return state_writer_commit(writer, err);
+}
+
+int generations_put_counters(struct generations *generations, struct span record, struct err *err)
+{
+    TRY(before_write(generations, err));
+    int result = put_counters(replica_writer(generations->replica), record, err);
+    return after_write(generations, result);
+}
+
 int generations_prepare(struct generations *generations, uint64_t *ret_number,
         char ret_dir[STATE_PATH_BYTES_MAX], struct err *err)
 {

@@ -46,6 +46,9 @@ int generations_apply(struct generations *generations, const struct apply *batch
 int generations_set_ids(
         struct generations *generations, uint64_t cluster_id, uint64_t member_id, struct err *err);
 
+/* What the counters of gatewayds that are gone come to (common/counters.h), into the live state. */
+int generations_put_counters(struct generations *generations, struct span record, struct err *err);
+
 /* The next generation's number, its folder made and empty. */
 int generations_prepare(struct generations *generations, uint64_t *ret_number,
         char ret_dir[STATE_PATH_BYTES_MAX], struct err *err);

@@ -105,39 +105,8 @@ static void publish_outcome(struct keyspace *keyspace, const struct op *op)
     publication_add(keyspace->publication, &outcome);
 }
 
-/* Adds the counters of a gateway that is gone to those kept: arrays of u64, the longer one's length. */
-static int fold_counters(struct keyspace *keyspace, struct span counters)
-{
-    struct span kept = SPAN_NONE;
-
-    if (counters.bytes % sizeof(uint64_t) != 0) {
-        return keyspace_fail(keyspace, V2_INTERNAL, SPAN_LIT("malformed counters"));
-    }
-    int result = state_write_record_find(keyspace->writer, "counters", &kept);
-    if (result < 0 && result != -ENOENT) {
-        return result;
-    }
-    buf_clear(&keyspace->value);
-    buf_append_span(&keyspace->value, kept);
-    while (keyspace->value.bytes < counters.bytes) {
-        buf_append_byte(&keyspace->value, 0);
-    }
-    for (size_t at = 0; at < counters.bytes; at += sizeof(uint64_t)) {
-        uint64_t sum;
-        uint64_t more;
-        memcpy(&sum, keyspace->value.data + at, sizeof sum);
-        memcpy(&more, counters.data + at, sizeof more);
-        sum += more;
-        memcpy(keyspace->value.data + at, &sum, sizeof sum);
-    }
-    return state_write_record_put(keyspace->writer, "counters", buf_span(&keyspace->value));
-}
-
 static int apply_op(struct keyspace *keyspace, const struct op *op)
 {
-    if (HAS(op, op_tag_counters)) {
-        TRY(fold_counters(keyspace, op->counters));
-    }
     switch (op->kind) {
     case OP_SYNC:
         return 0;

@@ -133,6 +133,9 @@ struct stored *stored_free(struct stored *stored)
     if (stored->loop != NULL) {
         jobs_stop(stored);
         compaction_cancel(stored);
+        if (stored->generations != NULL) {
+            fold_counters(stored);
+        }
         raft_side_stop(stored);
         care_stop(stored);
         status_page_stop(stored);

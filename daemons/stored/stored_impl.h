@@ -103,7 +103,10 @@ struct compaction {
     uint64_t failed_at_ms; /* 0: not lately */
 };
 
-struct readers; /* care.c */
+struct readers; /* fold.c */
+void fold_counters(struct stored *stored);
+
+/* care.c */
 struct lockwatch;
 struct status_server;
 

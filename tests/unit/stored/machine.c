@@ -77,10 +77,7 @@ void machine_encode(struct op op, uint64_t index, uint64_t time_ns, struct buf *
     struct entry entry = { .index = index, .term = 1, .time_ns = time_ns, .kind = ENTRY_OP };
     uint64_t ttl = UINT64_C(1) << op_tag_ttl_s;
 
-    op.present |= ~(ttl | UINT64_C(1) << op_tag_counters);
-    if (op.counters.bytes > 0) {
-        SET(&op, op_tag_counters);
-    }
+    op.present |= ~ttl;
     op_encode(&op, &encoded);
     entry.data = buf_span(&encoded);
     SET(&entry, entry_tag_data);

@@ -442,27 +442,6 @@ static void members_are_kept_and_removed_ids_for_good(void **state)
     view = state_close(view);
 }
 
-static void counters_of_gateways_that_are_gone_add_up(void **state)
-{
-    struct machine *m = *state;
-    uint64_t first[] = { 1, 2 };
-    uint64_t second[] = { 10, 20, 30 };
-    uint64_t sum[] = { 12, 24, 30 };
-
-    (void)DO(m, OP_SYNC, .counters = span_of(first, sizeof first));
-    (void)DO(m, OP_SYNC, .counters = span_of(second, sizeof second));
-    (void)DO(m, OP_SYNC, .counters = span_of(first, sizeof first));
-    struct state *view = state_writer_reader(replica_writer(m->replica));
-    struct state_read *read = NULL;
-    assert_int_equal(state_read_new(view, &read, NULL), 0);
-    assert_int_equal(state_read_begin(read, NULL), 0);
-    struct span kept = state_read_counters(read);
-    assert_int_equal(kept.bytes, sizeof sum);
-    assert_memory_equal(kept.data, sum, sizeof sum);
-    read = state_read_free(read);
-    view = state_close(view);
-}
-
 static void what_nobody_could_have_sent_does_nothing(void **state)
 {
     struct machine *m = *state;
@@ -545,7 +524,6 @@ int main(void)
         TEST(a_directory_of_a_used_name_is_a_new_one),
         TEST(bookkeeping_costs_indexes),
         TEST(members_are_kept_and_removed_ids_for_good),
-        TEST(counters_of_gateways_that_are_gone_add_up),
         TEST(what_nobody_could_have_sent_does_nothing),
         TEST(keys_are_bytes),
         TEST(long_names_expire_and_go_like_any_other),
