@@ -121,7 +121,7 @@ def test_a_log_torn_at_every_byte_of_its_unsynced_batch_opens_and_loses_only_tha
     specimen, before, after = torn
     tool = os.path.join(build_dir(), "tests", "fault", "tear_log")
     log = os.path.join(specimen.data, "member", "wal")
-    every = sized(32, 16, 1)  # At how many bytes it is written to as well, which takes most of the time.
+    every = sized(128, 16, 1)  # At how many bytes it is written to as well, which takes most of the time.
     said = subprocess.run([tool, log, str(before), str(after), os.path.join(folder, "scratch"), str(every)], capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stdout + said.stderr
     whole, without = map(int, re.search(r"(\d+) with all that was written, (\d+) without", said.stdout).groups())

@@ -9,6 +9,7 @@ import random
 import pytest
 
 import harness
+from flood import Flood
 from harness import Keys
 from harness.faults import Writers, another_boot
 from sizes import sized
@@ -110,10 +111,9 @@ def test_no_read_sees_an_empty_store_while_the_state_is_rebuilt(disk):
     count = sized(2000, 20000, 200000)
     with harness.new_server(["--snapshot-count=%d" % (count // 2)], data_dir=disk.path + "/data", quick_clock=True) as server:
         server.start()
-        keys = Keys(server.port)
-        for number in range(count):
-            assert keys.put("/k%d" % number, "v", query="noValueOnSuccess=true").status == 201
-        keys.close()
+        flood = Flood(server, count, 10)
+        flood.write(count)
+        flood.close()
         disk.cut()
         server.kill()
         disk.plug_in()
@@ -122,7 +122,7 @@ def test_no_read_sees_an_empty_store_while_the_state_is_rebuilt(disk):
 
         def answered():
             try:
-                answers.append(harness.exchange(server.port, "GET", "/v2/keys/k%d" % (count - 1), timeout=30).status)
+                answers.append(harness.exchange(server.port, "GET", "/v2/keys/d/k%d" % (count - 1), timeout=30).status)
             except (OSError, harness.wire.WireError):
                 return False
             return answers[-1] == 200
