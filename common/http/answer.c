@@ -24,9 +24,9 @@ static bool may_queue(struct http_conn *conn)
 
 /* Sends `out`, `body` and `tail` now, without copying the body; what the socket does not take is
  * copied after all. */
-static void send_direct(struct http_conn *conn, struct buf *out, struct span body, struct span tail)
+static void send_direct(struct http_conn *conn, struct span body, struct span tail)
 {
-    struct span parts[3] = { span_from(buf_span(out), conn->out_start), body, tail };
+    struct span parts[3] = { span_from(buf_span(&conn->out), conn->out_start), body, tail };
     struct iovec vectors[ARRAY_COUNT(parts)];
     struct msghdr message = { .msg_iov = vectors, .msg_iovlen = ARRAY_COUNT(parts) };
 
@@ -41,19 +41,25 @@ static void send_direct(struct http_conn *conn, struct buf *out, struct span bod
         return;
     }
     size_t left = sent < 0 ? 0 : (size_t)sent;
-    if (left < parts[0].bytes) {
-        conn->out_start += left;
-        left = 0;
-    } else {
-        left -= parts[0].bytes;
-        buf_clear(out);
-        conn->out_start = 0;
+    conn->moved_bytes += (uint32_t)left;
+    size_t of_out = MIN(left, parts[0].bytes);
+    size_t of_body = MIN(left - of_out, body.bytes);
+    conn->out_start += of_out;
+    if (of_body < body.bytes) {
+        http_conn_append_copy(conn, span_from(body, of_body));
     }
-    for (size_t i = 1; i < ARRAY_COUNT(parts); i++) {
-        size_t skipped = MIN(left, parts[i].bytes);
-        buf_append_span(out, span_from(parts[i], skipped));
-        left -= skipped;
+    buf_append_span(http_conn_out(conn), span_from(tail, left - of_out - of_body));
+}
+
+/* What is not worth a copy goes out at once, or is held apart. */
+static void append_large(struct http_conn *conn, struct span body, struct span tail)
+{
+    if (!conn->is_stalled && conn->pieces == NULL) {
+        send_direct(conn, body, tail);
+        return;
     }
+    http_conn_append_copy(conn, body);
+    buf_append_span(http_conn_out(conn), tail);
 }
 
 static void append_body(
@@ -65,11 +71,23 @@ static void append_body(
         http_chunk_head_append(out, body.bytes);
         tail = SPAN_LIT("\r\n0\r\n\r\n");
     }
-    if (body.bytes > DIRECT_ABOVE_BYTES && !conn->is_stalled) {
-        send_direct(conn, out, body, tail);
+    if (body.bytes > DIRECT_ABOVE_BYTES) {
+        append_large(conn, body, tail);
     } else {
         buf_append_span(out, body);
         buf_append_span(out, tail);
+    }
+}
+
+/* As it is, or as a chunk. */
+static void append_shared(struct http_conn *conn, struct http_body *body, bool is_chunk)
+{
+    if (is_chunk) {
+        http_chunk_head_append(http_conn_out(conn), http_body_span(body).bytes);
+    }
+    http_conn_append_body(conn, body);
+    if (is_chunk) {
+        buf_append_span(http_conn_out(conn), SPAN_LIT("\r\n"));
     }
 }
 
@@ -109,6 +127,7 @@ struct answer {
     struct span headers;
     struct span late;
     struct span body;
+    struct http_body *shared; /* the holder of body; NULL: it is to be copied */
     bool may_chunk;
     bool must_close;
 };
@@ -166,7 +185,12 @@ static void respond(struct http_request *request, const struct answer *answer)
                              .body_bytes = answer->body.bytes,
                              .connection = connection_word(request, is_kept, answer->headers),
                      });
-        if (has_body) {
+        if (has_body && answer->shared != NULL) {
+            append_shared(conn, answer->shared, framing == HTTP_FRAMING_CHUNKED);
+            if (framing == HTTP_FRAMING_CHUNKED) {
+                http_last_chunk_append(http_conn_out(conn));
+            }
+        } else if (has_body) {
             append_body(conn, out, framing, answer->body);
         }
     }
@@ -185,6 +209,16 @@ void http_respond_json(
     respond(request,
             &(struct answer){
                     .status = status, .headers = headers, .body = body, .may_chunk = true });
+}
+
+void http_respond_body(
+        struct http_request *request, unsigned status, struct span headers, struct http_body *body)
+{
+    respond(request, &(struct answer){ .status = status,
+                             .headers = headers,
+                             .body = http_body_span(body),
+                             .shared = body,
+                             .may_chunk = true });
 }
 
 void http_respond_late(struct http_request *request, unsigned status, struct span headers,
@@ -256,6 +290,18 @@ void http_stream_begin(struct http_request *request, unsigned status, struct spa
     http_server_check_drained(conn->server);
 }
 
+static void append_large_chunk(struct http_conn *conn, struct span data)
+{
+    struct span tail = SPAN_NONE;
+
+    if (conn->is_chunked_answer) {
+        http_chunk_head_append(http_conn_out(conn), data.bytes);
+        tail = SPAN_LIT("\r\n");
+    }
+    (void)http_conn_out(conn);
+    append_large(conn, data, tail);
+}
+
 void http_stream_chunk(struct http_request *request, struct span data)
 {
     struct http_conn *conn = request->conn;
@@ -264,10 +310,22 @@ void http_stream_chunk(struct http_request *request, struct span data)
     if (request->method == HTTP_HEAD || data.bytes == 0 || !may_queue(conn)) {
         return;
     }
-    if (conn->is_chunked_answer) {
+    if (data.bytes > DIRECT_ABOVE_BYTES) {
+        append_large_chunk(conn, data);
+    } else if (conn->is_chunked_answer) {
         http_chunk_append(http_conn_out(conn), data);
     } else {
         buf_append_span(http_conn_out(conn), data);
+    }
+}
+
+void http_stream_share(struct http_request *request, struct http_body *body)
+{
+    struct http_conn *conn = request->conn;
+
+    INVARIANT_EQ(conn->state, HTTP_CONN_STREAMING);
+    if (request->method != HTTP_HEAD && http_body_span(body).bytes > 0 && may_queue(conn)) {
+        append_shared(conn, body, conn->is_chunked_answer);
     }
 }
 
@@ -293,21 +351,41 @@ size_t http_stream_unsent(const struct http_request *request)
     return http_conn_unsent(request->conn);
 }
 
-void http_stream_release(struct http_request *request)
+/* Bytes of a request that was large, in a buf of their own size. */
+static void move_to_small(struct http_conn *conn)
+{
+    struct buf small = BUF_INIT;
+
+    http_pool_lend(&conn->server->pool, &small);
+    buf_append_span(&small, buf_span(&conn->in));
+    http_pool_return(&conn->server->pool, &conn->in);
+    conn->in = small;
+}
+
+void http_request_release(struct http_request *request)
 {
     struct http_conn *conn = request->conn;
 
+    INVARIANT(conn->state == HTTP_CONN_PENDING || conn->state == HTTP_CONN_STREAMING);
     buf_drop_front(&conn->in, conn->in_start + conn->parser.end);
     conn->in_start = 0;
     conn->parser.end = 0;
     conn->parser.headers.bytes = 0;
     if (conn->in.bytes == 0) {
         http_pool_return(&conn->server->pool, &conn->in);
+    } else if (conn->in.capacity > HTTP_POOL_BUF_BYTES_MAX) {
+        move_to_small(conn);
     }
+    http_conn_charge(conn);
     request->method_text = SPAN_NONE;
     request->target = SPAN_NONE;
     request->path = SPAN_NONE;
     request->query = SPAN_NONE;
     request->host = SPAN_NONE;
     request->body = SPAN_NONE;
+}
+
+size_t http_request_bytes(const struct http_request *request)
+{
+    return request->conn->parser.end;
 }

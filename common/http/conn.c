@@ -39,37 +39,21 @@ void http_conn_want_turn(struct http_conn *conn)
     }
 }
 
-struct buf *http_conn_out(struct http_conn *conn)
-{
-    if (conn->out.data == NULL) {
-        http_pool_lend(&conn->server->pool, &conn->out);
-    } else if (conn->out_start > 0 && conn->out_start >= conn->out.bytes / 2) {
-        buf_drop_front(&conn->out, conn->out_start);
-        conn->out_start = 0;
-    }
-    http_conn_want_turn(conn);
-    return &conn->out;
-}
-
-size_t http_conn_unsent(const struct http_conn *conn)
-{
-    return conn->out.bytes - conn->out_start;
-}
-
 static void on_poll(uv_poll_t *handle, int status, int events);
 
 /* Makes the handle wait for what the connection's state calls for. No system call while that stays
  * the same. */
-static void update_poll(struct http_conn *conn)
+void http_conn_update_poll(struct http_conn *conn)
 {
     int wanted = 0;
 
     /* Who does not read answers is not asked for more requests. */
-    bool is_held_back = conn->is_stalled && conn->state == HTTP_CONN_READING &&
+    bool is_held_back = conn->is_stalled &&
+                        (conn->state == HTTP_CONN_READING || conn->state == HTTP_CONN_HTTP2) &&
                         http_conn_unsent(conn) > UNSENT_BYTES_HIGH;
 
     if (!conn->is_eof && !conn->is_closing && !is_held_back) {
-        if (!conn->is_paused) {
+        if (!conn->is_paused && !conn->is_waiting) {
             wanted |= UV_READABLE;
         } else if (!conn->is_hung_up) {
             wanted |= UV_DISCONNECT;
@@ -109,8 +93,10 @@ void http_conn_close(struct http_conn *conn)
     list_remove(&conn->all);
     list_remove(&conn->deadline);
     list_remove(&conn->turn);
+    list_remove(&conn->wait);
     http_pool_return(&server->pool, &conn->in);
-    http_pool_return(&server->pool, &conn->out);
+    http_conn_drop_output(conn);
+    http_conn_charge(conn);
     uv_close((uv_handle_t *)&conn->poll, on_closed);
     (void)close(conn->fd);
     conn->fd = -1;
@@ -167,13 +153,12 @@ static void end(struct http_conn *conn)
     conn->state = HTTP_CONN_LINGERING;
     conn->is_closing = false;
     http_conn_set_deadline(conn, HTTP_DEADLINE_LINGER);
-    update_poll(conn);
+    http_conn_update_poll(conn);
 }
 
 static void on_all_sent(struct http_conn *conn)
 {
-    http_pool_return(&conn->server->pool, &conn->out);
-    conn->out_start = 0;
+    http_conn_drop_output(conn);
     if (conn->is_closing) {
         conn->is_stalled = false;
         end(conn);
@@ -189,7 +174,7 @@ static void on_all_sent(struct http_conn *conn)
             http_conn_want_turn(conn);
         }
     }
-    update_poll(conn);
+    http_conn_update_poll(conn);
 }
 
 static void flush(struct http_conn *conn)
@@ -197,19 +182,19 @@ static void flush(struct http_conn *conn)
     size_t unsent = http_conn_unsent(conn);
 
     if (unsent > 0) {
-        ssize_t sent = send(conn->fd, conn->out.data + conn->out_start, unsent, MSG_NOSIGNAL);
-        if (sent < 0 && errno != EAGAIN && errno != EINTR) {
+        ssize_t sent = http_conn_send(conn);
+        if (sent < 0) {
             http_conn_give_up(conn);
             return;
         }
-        size_t taken = sent < 0 ? 0 : (size_t)sent;
+        size_t taken = (size_t)sent;
+        conn->moved_bytes += (uint32_t)taken;
         if (taken < unsent) {
-            conn->out_start += taken;
             if (taken > 0 || !conn->is_stalled) {
                 http_conn_set_deadline(conn, HTTP_DEADLINE_WRITE);
             }
             conn->is_stalled = true;
-            update_poll(conn);
+            http_conn_update_poll(conn);
             return;
         }
     }
@@ -281,6 +266,7 @@ static bool parse_step(struct http_conn *conn)
         http_conn_set_deadline(conn, HTTP_DEADLINE_REQUEST);
         return false;
     case HTTP_PARSE_MORE:
+        http_conn_admit(conn);
         break;
     }
     return false;
@@ -333,7 +319,7 @@ static void on_eof(struct http_conn *conn)
     case HTTP_CONN_CLOSED:
         break;
     }
-    update_poll(conn);
+    http_conn_update_poll(conn);
 }
 
 /* Reads into `in` and scratch. Returns the bytes that are new in `in`, 0 at the end, or a negative
@@ -351,14 +337,17 @@ static ssize_t fill(struct http_conn *conn, bool may_move)
         conn->in_start = 0;
     }
     size_t room = in->capacity - in->bytes;
+    /* A buf made for a large request is not to grow by what comes behind it. */
+    bool uses_scratch = may_move && (room == 0 || in->capacity <= sizeof server->scratch);
     struct iovec parts[2] = {
         { in->data + in->bytes, room },
-        { server->scratch, may_move ? sizeof server->scratch : 0 },
+        { server->scratch, sizeof server->scratch },
     };
-    ssize_t got = readv(conn->fd, parts, may_move ? 2 : 1);
+    ssize_t got = readv(conn->fd, parts, uses_scratch ? 2 : 1);
     if (got <= 0) {
         return got < 0 ? -errno : 0;
     }
+    conn->moved_bytes += (uint32_t)got;
     size_t direct = MIN((size_t)got, room);
     in->bytes += direct;
     buf_append(in, server->scratch, (size_t)got - direct);
@@ -371,7 +360,7 @@ static void read_socket(struct http_conn *conn)
 
     if (is_open && conn->in.data != NULL && conn->in.bytes == conn->in.capacity) {
         conn->is_paused = true;
-        update_poll(conn);
+        http_conn_update_poll(conn);
         return;
     }
     if (conn->state == HTTP_CONN_LINGERING) {
@@ -405,16 +394,19 @@ static void on_poll(uv_poll_t *handle, int status, int events)
     }
     if ((events & UV_READABLE) != 0 && conn->state != HTTP_CONN_CLOSED && !conn->is_closing) {
         read_socket(conn);
-    } else if ((events & UV_DISCONNECT) != 0 && conn->is_paused) {
+    } else if ((events & UV_DISCONNECT) != 0 && (conn->is_paused || conn->is_waiting)) {
         conn->is_hung_up = true;
         if (conn->state == HTTP_CONN_STREAMING) {
             cancel_stream(conn);
         }
-        update_poll(conn);
+        http_conn_update_poll(conn);
+    }
+    if (conn->state != HTTP_CONN_CLOSED) {
+        http_conn_charge(conn);
     }
 }
 
-void http_conn_on_turn_end(struct http_conn *conn)
+static void end_turn(struct http_conn *conn)
 {
     if (conn->is_broken) {
         http_conn_give_up(conn);
@@ -430,9 +422,17 @@ void http_conn_on_turn_end(struct http_conn *conn)
         }
     }
     if (conn->is_stalled) {
-        update_poll(conn); /* what was added may have crossed the mark */
+        http_conn_update_poll(conn); /* what was added may have crossed the mark */
     } else {
         flush(conn);
+    }
+}
+
+void http_conn_on_turn_end(struct http_conn *conn)
+{
+    end_turn(conn);
+    if (conn->state != HTTP_CONN_CLOSED) {
+        http_conn_charge(conn);
     }
 }
 
@@ -462,6 +462,7 @@ void http_conn_open(struct http_server *server, int take_fd, bool is_over_limit)
     conn->is_over_limit = is_over_limit;
     list_init(&conn->deadline);
     list_init(&conn->turn);
+    list_init(&conn->wait);
     list_append(&server->conns, &conn->all);
     server->handle_count++;
     if (is_over_limit) {
@@ -474,5 +475,5 @@ void http_conn_open(struct http_server *server, int take_fd, bool is_over_limit)
     }
     server->stats.conn_count++;
     http_conn_set_deadline(conn, HTTP_DEADLINE_IDLE);
-    update_poll(conn);
+    http_conn_update_poll(conn);
 }

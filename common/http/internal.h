@@ -1,5 +1,4 @@
-/* internal.h: what server.c, accept.c, conn.c, request.c and answer.c share; nobody else includes
- * it. It names libuv's handle type because a connection holds its handle inside itself: one
+/* internal.h: what the files of this folder's server share; nobody else includes it. It names libuv's handle type because a connection holds its handle inside itself: one
  * allocation, less than 1 KiB, is all that waits. */
 #pragma once
 
@@ -45,6 +44,7 @@ struct http_conn {
     struct list all;      /* server->conns */
     struct list deadline; /* server->deadlines[deadline_class] */
     struct list turn;     /* server->turn: there is something to do at its end */
+    struct list wait;     /* server->waiting */
     uint64_t deadline_at_ms;
     int fd;
     uint8_t deadline_class;
@@ -53,7 +53,8 @@ struct http_conn {
     bool is_parsing : 1;
     bool is_stalled : 1;    /* the socket took not all; waits for writable */
     bool is_paused : 1;     /* `in` is full behind an open request: not read */
-    bool is_hung_up : 1;    /* the client closed its sending half while paused */
+    bool is_waiting : 1;    /* not read before there is memory for it: see budget.c */
+    bool is_hung_up : 1;    /* the client closed its sending half while it was not read */
     bool is_eof : 1;        /* all that the client will ever send is read */
     bool is_broken : 1;     /* to be given up at the turn's end */
     bool is_closing : 1;    /* ends once `out` is sent */
@@ -65,6 +66,13 @@ struct http_conn {
     struct buf out;
     size_t in_start; /* first byte of the current request */
     size_t out_start;
+    struct http_piece *pieces; /* to be sent before `out` */
+    struct http_piece *last_piece;
+    size_t piece_bytes;   /* unsent, of pieces */
+    size_t lead_bytes;    /* memory of pieces, without their bodies */
+    size_t charged_bytes; /* our part of server->held_bytes */
+    uint32_t moved_bytes; /* sent and read since we began to hold much, or were judged last */
+    uint64_t judge_at_ms;
     uv_poll_t poll;
     struct http_request request;
     struct http_parser parser;
@@ -85,6 +93,11 @@ struct http_server {
     struct http_listener *listeners;
     struct list conns;
     struct list turn;
+    struct list waiting; /* connections with a large request that there is no room for */
+    size_t held_bytes;   /* large bufs of connections, and bodies */
+    size_t other_bytes;  /* what the handler holds for requests */
+    uint64_t judged_at_ms;
+    uint64_t need_since_ms; /* that somebody waits for memory; 0: nobody does */
     struct list deadlines[HTTP_DEADLINE_COUNT];
     uint64_t deadline_ms[HTTP_DEADLINE_COUNT];
     uv_idle_t awake; /* active while a turn's end is wanted: the loop must not sleep before it */
@@ -123,8 +136,33 @@ void http_conn_on_turn_end(struct http_conn *conn);
 void http_conn_on_deadline(struct http_conn *conn);
 void http_conn_set_deadline(struct http_conn *conn, enum http_deadline deadline);
 void http_conn_want_turn(struct http_conn *conn);
+void http_conn_update_poll(struct http_conn *conn);
+
+/* output.c */
 struct buf *http_conn_out(struct http_conn *conn); /* to append to; goes out at the turn's end */
+/* Behind what `out` has: what http_conn_out gave before is not to be used any more. */
+void http_conn_append_body(struct http_conn *conn, struct http_body *body);
+void http_conn_append_copy(struct http_conn *conn, struct span data);
 size_t http_conn_unsent(const struct http_conn *conn);
+/* What the socket took now, or a negative errno. */
+ssize_t http_conn_send(struct http_conn *conn);
+void http_conn_drop_output(struct http_conn *conn);
+
+/* budget.c */
+void http_conn_recharge(struct http_conn *conn);
+/* More of a request is to be read: makes room for all of it, or lets it wait for room. */
+void http_conn_admit(struct http_conn *conn);
+void http_server_use_room(struct http_server *server);
+void http_server_judge(struct http_server *server);
+
+/* After `in` or `out` may have grown or gone. A connection of small requests costs a look. */
+static inline void http_conn_charge(struct http_conn *conn)
+{
+    if (MAX(conn->in.capacity, conn->out.capacity) > HTTP_POOL_BUF_BYTES_MAX ||
+            conn->pieces != NULL || conn->charged_bytes > 0) {
+        http_conn_recharge(conn);
+    }
+}
 
 /* request.c */
 void http_request_fill(struct http_conn *conn);

@@ -89,6 +89,7 @@ void http_request_fill(struct http_conn *conn)
     uint64_t kept_bytes_max = conn->server->config.body_bytes_max + EXCESS_BYTES_MAX;
     request->keep_alive = parser->is_keep_alive && parser->body_seen <= kept_bytes_max;
     request->user = NULL;
+    request->user_mark = 0;
     cut_target(request);
 }
 

@@ -27,6 +27,11 @@ static void fill_limits(struct http_config *config)
     if (config->output_bytes_max == 0) {
         config->output_bytes_max = 64 << 20;
     }
+    if (config->held_bytes_max == 0) {
+        config->held_bytes_max = 256 << 20;
+    }
+    config->held_bytes_max =
+            MAX(config->held_bytes_max, 4 * (config->header_bytes_max + config->body_bytes_max));
     if (config->conn_count_max == 0) {
         struct rlimit limit = { 1024, 1024 };
         (void)getrlimit(RLIMIT_NOFILE, &limit);
@@ -60,6 +65,7 @@ static void on_tick(uv_timer_t *timer)
             http_conn_on_deadline(conn);
         }
     }
+    http_server_judge(server);
     http_server_resume_accepting(server);
 }
 
@@ -94,6 +100,9 @@ static void on_turn_end(void *user)
     struct http_server *server = user;
     struct list due;
 
+    if (!list_is_empty(&server->waiting)) {
+        http_server_use_room(server);
+    }
     if (list_is_empty(&server->turn)) {
         (void)uv_idle_stop(&server->awake);
         return;
@@ -135,6 +144,7 @@ int http_server_new(struct loop *loop, const struct http_config *config,
             http_parser_rules_new(server->config.header_bytes_max, server->config.body_bytes_max);
     list_init(&server->conns);
     list_init(&server->turn);
+    list_init(&server->waiting);
     server->deadline_ms[HTTP_DEADLINE_IDLE] = server->config.idle_timeout_ms;
     server->deadline_ms[HTTP_DEADLINE_REQUEST] = server->config.request_timeout_ms;
     server->deadline_ms[HTTP_DEADLINE_WRITE] = server->config.write_timeout_ms;
@@ -213,6 +223,7 @@ void http_server_drain(struct http_server *server, void (*done)(void *user), voi
 void http_server_get_stats(const struct http_server *server, struct http_stats *ret_stats)
 {
     *ret_stats = server->stats;
+    ret_stats->held_bytes = server->held_bytes;
 }
 
 const char *http_date(struct http_server *server)

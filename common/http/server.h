@@ -12,13 +12,18 @@
  * gRPC (told which API is served and how to ask for it). An Upgrade is not followed: such a request
  * is served over HTTP/1.1, as etcd does. Slow clients: a request must be whole within
  * request_timeout_ms of its first byte; unread answers above output_bytes_max or unsent for
- * write_timeout_ms end the connection; idle keep-alive connections end after idle_timeout_ms. */
+ * write_timeout_ms end the connection; idle keep-alive connections end after idle_timeout_ms.
+ *
+ * All connections together hold little more than held_bytes_max of requests that come in and answers
+ * that go out: above it, requests over 64 KiB are not read before there is room, and connections that
+ * hold more than 16 KiB and move less than 64 KiB in 5 s are ended. */
 #pragma once
 
 #include "common/buf.h"
 #include "common/err.h"
 
 struct loop;
+struct http_body;
 struct http_server;
 struct http_conn;
 
@@ -46,7 +51,8 @@ struct http_request {
     bool body_too_large;
     unsigned minor; /* HTTP/1.minor */
     bool keep_alive;
-    void *user; /* the handler's own, kept between the calls */
+    void *user;         /* the handler's own, kept between the calls */
+    unsigned user_mark; /* likewise */
 };
 
 struct http_events {
@@ -64,6 +70,7 @@ struct http_config {
     size_t header_bytes_max; /* 0: 1 MiB + 4 KiB */
     size_t body_bytes_max;   /* 0: 10 MiB */
     size_t output_bytes_max; /* 0: 64 MiB unread by one client */
+    size_t held_bytes_max;   /* 0: 256 MiB in all, see budget.c; at least 4 whole requests */
     unsigned conn_count_max; /* 0: RLIMIT_NOFILE - 150; over it new ones are told 503 and closed */
     uint64_t request_timeout_ms; /* 0: 60,000 */
     uint64_t write_timeout_ms;   /* 0: 60,000, from the last byte that the client took */
@@ -77,6 +84,8 @@ struct http_stats {
     uint64_t accepted;
     uint64_t refused;
     uint64_t requests;
+    uint64_t cut;        /* ended because they held memory that others waited for */
+    uint64_t held_bytes; /* now, as held_bytes_max counts them */
 };
 
 int http_server_new(struct loop *loop, const struct http_config *config,
@@ -127,9 +136,29 @@ void http_stream_abort(struct http_request *request);
 /* Bytes not yet taken by the client's socket. */
 size_t http_stream_unsent(const struct http_request *request);
 
-/* Gives the request's headers and body back now, for a stream that waits long: it then holds only
- * its connection, less than 1 KiB. Spans of the request are empty afterwards. */
-void http_stream_release(struct http_request *request);
+/* Gives the request's headers and body back now, for an answer that will be long in coming: it then
+ * holds only its connection, less than 1 KiB. Spans of the request are empty afterwards, and it has no
+ * headers any more. */
+void http_request_release(struct http_request *request);
+/* How much of the server's memory that would give back. */
+size_t http_request_bytes(const struct http_request *request);
+
+/* A body that many answers send: each holds a reference to it and no copy. All references must be
+ * gone before the server is freed, except those that its connections hold. */
+struct http_body *http_body_new(struct http_server *server, struct buf *take_data);
+struct http_body *http_body_ref(struct http_body *body);
+struct http_body *http_body_unref(struct http_body *body); /* always NULL, accepts NULL */
+struct span http_body_span(const struct http_body *body);
+/* As http_stream_chunk and http_respond_json. They take references of their own. */
+void http_stream_share(struct http_request *request, struct http_body *body);
+void http_respond_body(
+        struct http_request *request, unsigned status, struct span headers, struct http_body *body);
+
+/* What the handler itself holds for requests that wait: it counts against held_bytes_max as input
+ * does. */
+void http_server_set_other_bytes(struct http_server *server, size_t bytes);
+/* True: connections hold more than twice held_bytes_max. Who can put off a large answer should. */
+bool http_server_is_full(const struct http_server *server);
 
 /* IMF-fixdate of now, refreshed each second: 29 bytes. */
 const char *http_date(struct http_server *server);

@@ -47,18 +47,27 @@ void answer_set_cluster_id(struct gatewayd *gw, uint64_t cluster_id)
     buf_append_str(&gw->keys_head, "X-Etcd-Index: ");
 }
 
+void answer_note_origin(struct gatewayd *gw, struct http_request *request)
+{
+    if (!gw->cors_by_origin) {
+        return;
+    }
+    struct span origin = http_header(request, "origin");
+    for (size_t i = 0; i < gw->conf->cors.count; i++) {
+        if (origin.data != NULL && span_eq(origin, span_str(gw->conf->cors.items[i]))) {
+            request->user_mark = (unsigned)i + 1;
+            return;
+        }
+    }
+}
+
 static void append_cors_of_origin(
         struct gatewayd *gw, const struct http_request *request, struct buf *out)
 {
-    struct span origin = http_header(request, "origin");
-
-    for (size_t i = 0; i < gw->conf->cors.count; i++) {
-        if (origin.data != NULL && span_eq(origin, span_str(gw->conf->cors.items[i]))) {
-            buf_append_str(out, CORS_HEADERS CORS_METHODS CORS_ORIGIN);
-            buf_append_span(out, origin);
-            buf_append_str(out, "\r\n");
-            return;
-        }
+    if (request->user_mark > 0) {
+        buf_append_str(out, CORS_HEADERS CORS_METHODS CORS_ORIGIN);
+        buf_append_str(out, gw->conf->cors.items[request->user_mark - 1]);
+        buf_append_str(out, "\r\n");
     }
 }
 

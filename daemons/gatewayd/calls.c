@@ -10,7 +10,8 @@
 enum {
     SLOT_BITS = 20,
     SLOT_MASK = (1 << SLOT_BITS) - 1,
-    CALLS_KEPT = 4096
+    CALLS_KEPT = 4096,
+    RELEASE_ABOVE_BYTES = 16 * 1024, /* of a request: a smaller one may stay until it is answered */
 };
 
 struct calls {
@@ -108,6 +109,13 @@ void call_own_key(struct call *call)
         call->key_copy = xmalloc(call->key.bytes);
         memcpy(call->key_copy, call->key.data, call->key.bytes);
         call->key.data = call->key_copy;
+    }
+}
+
+void call_release_request(struct call *call)
+{
+    if (call->http != NULL && http_request_bytes(call->http) > RELEASE_ABOVE_BYTES) {
+        http_request_release(call->http);
     }
 }
 

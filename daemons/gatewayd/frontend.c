@@ -235,6 +235,7 @@ static void on_request(void *user, struct http_request *request)
     struct span bad;
 
     request->user = NULL;
+    answer_note_origin(gw, request);
     if (path_decode(&gw->arena, request->path, false, &path, &bad) < 0) {
         http_refuse(request, "400 Bad Request");
         return;

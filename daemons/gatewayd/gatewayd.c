@@ -14,6 +14,7 @@
 enum {
     TICK_MS = 50,
     PRIMARY_RETRY_TICKS = 20,
+    UNWANTED_TICKS = 10,
     DRAIN_LAST_MS = 300
 };
 
@@ -40,6 +41,7 @@ static void on_turn_end(void *user)
     struct gatewayd *gw = user;
 
     ring_turn_end(gw);
+    http_server_set_other_bytes(gw->http, ring_bytes(gw));
     reads_turn_end(gw);
     arena_reset(&gw->arena);
     gw->now_ns = 0;
@@ -54,7 +56,10 @@ static void on_tick(void *user)
         gw->primary = counters_try_primary(gw->counters);
     }
     calls_expire(gw, gw_now_ns(gw) / 1000000, false);
-    ring_drop_expired(gw);
+    if (gw->tick_count % UNWANTED_TICKS == 0) {
+        ring_drop_unwanted(gw);
+    }
+    watches_forget_body(gw);
     if (gw->view.state == NULL && view_begin(gw) == 0) {
         watch_hub_advance(gw->hub, gw->view.meta.etcd_index);
         view_end(gw);
@@ -160,10 +165,9 @@ static void init_ids(struct gatewayd *gw)
 
 static int open_all(struct gatewayd *gw, struct err *err)
 {
-    struct http_config http = { .output_bytes_max =
-                                        SIZE_MAX / 2, /* streams are bounded in watches.c */
-        .events = &frontend_events,
-        .user = gw };
+    struct http_config http = {
+        .held_bytes_max = HELD_BYTES_MAX, .events = &frontend_events, .user = gw
+    };
 
     TRY(answer_init(gw, err));
     TRY(counters_open(".", gw->instance, &gw->counters, err));
@@ -236,6 +240,7 @@ struct gatewayd *gatewayd_free(struct gatewayd *gw)
         return NULL;
     }
     status_page_stop(gw);
+    watches_forget_body(gw);
     gw->http = http_server_free(gw->http); /* cancels what is still open */
     gw->subscription = subscription_close(gw->subscription);
     gw->jobs = jobs_free(gw->jobs);

@@ -15,7 +15,8 @@ enum {
     JOBS_RUNNING_MAX = 2,
     /* Keys are repeated in what is below them: a tree of a few hundred KB can be asked for as tens of GB. */
     ANSWER_BYTES_MAX = 1024 * 1024 * 1024,
-    HELD_BYTES_MAX = ANSWER_BYTES_MAX, /* of answers being sent: above, no other is rendered ... */
+    RENDERED_BYTES_MAX =
+            ANSWER_BYTES_MAX, /* of answers being sent: above, no other is rendered ... */
     SLOW_MS = 5000, /* ... and who has not taken a slice for as long makes room for who waits */
     SLICE_BYTES = 1024 * 1024,
     PUMP_MS = 1,
@@ -117,7 +118,7 @@ static bool hold_too_much(struct listing_jobs *jobs)
     LIST_FOREACH (job, &jobs->sending, struct job, link) {
         bytes += job->body.bytes;
     }
-    return bytes >= HELD_BYTES_MAX;
+    return bytes >= RENDERED_BYTES_MAX;
 }
 
 void jobs_start_waiting(struct gatewayd *gw)
@@ -288,6 +289,7 @@ void jobs_add(struct gatewayd *gw, struct call *call)
 {
     call->kind = CALL_LISTING;
     call_own_key(call);
+    call_release_request(call);
     list_remove(&call->deadline); /* it is being answered */
     list_append(&gw->jobs->waiting, &call->link);
     jobs_start_waiting(gw);

@@ -2,7 +2,10 @@
  * the endpoints that show the state.
  *
  * Quorum reads go in rounds: one question to raftd covers all that gathered; the next is asked when the answer is here.
- * A round is served once the applied index has reached what raftd granted. */
+ * A round is served once the applied index has reached what raftd granted.
+ *
+ * While the connections hold too much (common/http/budget.c), large answers are put off: they wait for others to be taken,
+ * until their time is over. */
 #include "daemons/gatewayd/shell.h"
 
 #include <errno.h>
@@ -12,6 +15,7 @@
 enum {
     TRANSACTION_BUDGET_NS = 10 * 1000 * 1000, /* then a fresh one is begun */
     ROUND_RETRY_MS = 500,
+    SMALL_ANSWER_BYTES = 64 * 1024, /* never put off */
 };
 
 struct reads {
@@ -19,6 +23,7 @@ struct reads {
     struct list waiting; /* quorum reads that no question covers yet */
     struct list asked;   /* covered by the question that is open */
     struct list granted; /* until the applied index reaches granted_index */
+    struct list put_off; /* large answers, until there is memory for them */
     uint64_t round;      /* number of the open question; 0: none */
     uint64_t round_count;
     uint64_t asked_at_ms;
@@ -32,6 +37,7 @@ struct reads *reads_new(void)
     list_init(&reads->waiting);
     list_init(&reads->asked);
     list_init(&reads->granted);
+    list_init(&reads->put_off);
     return reads;
 }
 
@@ -71,6 +77,7 @@ void reads_add_quorum(struct gatewayd *gw, struct call *call)
 {
     if (call->kind == CALL_READ) {
         call_own_key(call);
+        call_release_request(call);
         call_set_pending(gw, call, gw->timeout_ms);
     }
     list_append(&gw->reads->waiting, &call->link);
@@ -119,17 +126,31 @@ static void turn_rounds(struct gatewayd *gw)
     }
 }
 
+/* The call outlives the turn. */
+static void keep(struct gatewayd *gw, struct call *call)
+{
+    if (call->counter != 0) {
+        return;
+    }
+    if (call->key.bytes > 0) {
+        call_own_key(call);
+        call_release_request(call);
+    }
+    call_set_pending(gw, call, gw->timeout_ms);
+}
+
 /* There is no state to read from (a first start, a generation being exchanged or rebuilt): the calls wait for it. */
 static void postpone(struct gatewayd *gw)
 {
     LIST_FOREACH (call, &gw->reads->queue, struct call, link) {
-        if (call->counter == 0) {
-            if (call->key.bytes > 0) {
-                call_own_key(call);
-            }
-            call_set_pending(gw, call, gw->timeout_ms);
-        }
+        keep(gw, call);
     }
+}
+
+void reads_put_off(struct gatewayd *gw, struct call *call)
+{
+    keep(gw, call);
+    list_append(&gw->reads->put_off, &call->link);
 }
 
 /* As view_begin, but a state that is being rebuilt, where what was acknowledged may be missing, is none. */
@@ -149,6 +170,9 @@ void reads_turn_end(struct gatewayd *gw)
 
     turn_rounds(gw);
     jobs_start_waiting(gw);
+    if (!http_server_is_full(gw->http)) {
+        move_all(&reads->put_off, &reads->queue);
+    }
     while (!list_is_empty(&reads->queue)) {
         if (begin(gw) < 0) {
             postpone(gw);
@@ -190,13 +214,19 @@ static void answer_missing(struct gatewayd *gw, struct call *call, int code, siz
 void reads_serve_key(struct gatewayd *gw, struct call *call)
 {
     const struct state_meta *meta = &gw->view.meta;
+    bool is_full = http_server_is_full(gw->http);
     struct listing_request request = { .key = call->key,
         .recursive = call->recursive,
         .now_ns = view_time_ns(gw),
-        .bytes_max = LISTING_INLINE_BYTES_MAX };
+        .bytes_max = is_full ? SMALL_ANSWER_BYTES : LISTING_INLINE_BYTES_MAX };
     size_t bad_bytes = 0;
 
     int code = listing_render(&gw->listing, gw->view.read, &request, &gw->body, &bad_bytes);
+    if (is_full && (code == -EFBIG || gw->body.bytes > SMALL_ANSWER_BYTES)) {
+        buf_clear(&gw->body);
+        reads_put_off(gw, call);
+        return;
+    }
     if (code == -EFBIG) {
         jobs_add(gw, call);
         return;

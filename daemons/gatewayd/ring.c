@@ -18,7 +18,7 @@
 enum {
     HOLD_MS = 3,
     SLOW_SYNC_US = 500, /* from here on raftd's log waits for company */
-    GATHERED_BYTES_MAX = 512 * 1024 * 1024
+    GATHERED_BYTES_MAX = 256 * 1024 * 1024
 };
 
 struct gathered_op {
@@ -83,6 +83,12 @@ void ring_add_op(struct gatewayd *gw, struct call *call, struct op *op)
         return;
     }
     gather(ring, call->counter, op);
+    call_release_request(call);
+}
+
+size_t ring_bytes(const struct gatewayd *gw)
+{
+    return gw->ring->data.bytes;
 }
 
 void ring_forget(struct gatewayd *gw, struct call *call)
@@ -133,36 +139,46 @@ static void put_back(struct ring *ring, size_t op_first)
     ring->op_first = op_first;
 }
 
-/* Moves what is left to the front, once that is less than what went: so each byte is moved once at most. */
-static void close_gap(struct ring *ring)
+/* Whether the op is still to be sent. A client that went away while nothing could be sent waits for nothing. */
+static bool is_wanted(struct ring *ring, const struct gathered_op *op)
 {
-    size_t gone_bytes = ring->ops[ring->op_first].offset;
-
-    if (gone_bytes <= ring->data.bytes / 2) {
-        return;
-    }
-    buf_drop_front(&ring->data, gone_bytes);
-    buf_trim(&ring->data, BATCH_BYTES_MAX);
-    ring->op_count -= ring->op_first;
-    memmove(ring->ops, ring->ops + ring->op_first, ring->op_count * sizeof ring->ops[0]);
-    ring->op_first = 0;
-    for (size_t i = 0; i < ring->op_count; i++) {
-        ring->ops[i].offset -= gone_bytes;
-    }
+    const struct call *call = call_find(ring->gw, op->counter);
+    bool is_stuck = ring->link == NULL || !link_can_send(ring->link);
+    return call != NULL && (call->http != NULL || !is_stuck);
 }
 
-void ring_drop_expired(struct gatewayd *gw)
+static void keep_wanted(struct ring *ring)
+{
+    struct buf kept = BUF_INIT;
+    size_t count = 0;
+
+    for (size_t i = ring->op_first; i < ring->op_count; i++) {
+        struct gathered_op op = ring->ops[i];
+        if (is_wanted(ring, &op)) {
+            size_t offset = kept.bytes;
+            buf_append(&kept, ring->data.data + op.offset, op.bytes);
+            op.offset = offset;
+            ring->ops[count++] = op;
+        }
+    }
+    buf_fini(&ring->data);
+    ring->data = kept;
+    ring->op_first = 0;
+    ring->op_count = count;
+}
+
+void ring_drop_unwanted(struct gatewayd *gw)
 {
     struct ring *ring = gw->ring;
+    size_t wanted_bytes = 0;
 
-    while (ring->op_first < ring->op_count &&
-            call_find(gw, ring->ops[ring->op_first].counter) == NULL) {
-        ring->op_first++;
+    for (size_t i = ring->op_first; i < ring->op_count; i++) {
+        wanted_bytes += is_wanted(ring, &ring->ops[i]) ? ring->ops[i].bytes : 0;
     }
-    if (ring->op_first < ring->op_count) {
-        close_gap(ring);
-    } else if (ring->op_count > 0) {
+    if (wanted_bytes == 0) {
         forget_gathered(ring);
+    } else if (wanted_bytes <= ring->data.bytes / 2) {
+        keep_wanted(ring); /* so no byte is moved for less than one that is given back */
     }
 }
 

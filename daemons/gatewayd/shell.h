@@ -38,6 +38,7 @@ enum {
     HEALTH_TIMEOUT_MS = 1000,
     DRAIN_TIMEOUT_MS = 1500, /* quorate gives gatewayds two seconds in all */
     STREAM_UNSENT_BYTES_MAX = 64 * 1024 * 1024,
+    HELD_BYTES_MAX = 256 * 1024 * 1024, /* for all connections, see common/http/server.h */
     JSON_BODY_BYTES_MAX = 10 * 1024 * 1024,
 };
 
@@ -167,7 +168,8 @@ struct gatewayd {
     struct arena arena;
     struct buf head;
     struct buf body;
-    struct buf event_body; /* the event that is being told, rendered once */
+    struct buf event_body;          /* the event that is being told, rendered once ... */
+    struct http_body *event_shared; /* ... or here, when it is large */
     uint64_t event_body_index;
     struct listing listing;
     uint64_t now_ns; /* of this turn; 0: not read yet */
@@ -186,6 +188,8 @@ void gw_become_ready(struct gatewayd *gw);
 /* answer.c: headers and bodies. All of them end the request. */
 void answer_set_cluster_id(struct gatewayd *gw, uint64_t cluster_id);
 int answer_init(struct gatewayd *gw, struct err *err);
+/* To be called while the request has its headers: later answers know which CORS lines it gets. */
+void answer_note_origin(struct gatewayd *gw, struct http_request *request);
 /* Begins gw->head with the CORS lines that the request gets. */
 void answer_begin(struct gatewayd *gw, const struct http_request *request);
 void answer_text(
@@ -213,6 +217,8 @@ struct calls *calls_free(struct calls *calls);
 struct call *call_new(struct gatewayd *gw, struct http_request *request, enum call_kind kind);
 void call_free(struct gatewayd *gw, struct call *call); /* from whatever queue it is in */
 void call_own_key(struct call *call); /* copies the key if it lies in the turn's arena */
+/* The call needs its request's bytes no more: a large request's are given back. */
+void call_release_request(struct call *call);
 /* Gives the call a counter and a deadline. */
 void call_set_pending(struct gatewayd *gw, struct call *call, uint64_t timeout_ms);
 struct call *call_find(struct gatewayd *gw, uint64_t counter);
@@ -236,6 +242,8 @@ struct reads *reads_new(void);
 struct reads *reads_free(struct reads *reads);
 void reads_add(struct gatewayd *gw, struct call *call);
 void reads_add_quorum(struct gatewayd *gw, struct call *call);
+/* The call, which is in no queue, is served when the connections hold less. */
+void reads_put_off(struct gatewayd *gw, struct call *call);
 void reads_on_granted(struct gatewayd *gw, uint64_t counter, uint64_t index);
 void reads_on_raftd_down(struct gatewayd *gw);
 void reads_turn_end(struct gatewayd *gw);
@@ -274,8 +282,9 @@ struct ring_stats {
     uint64_t links;   /* that there have been */
 };
 void ring_get_stats(const struct gatewayd *gw, struct ring_stats *ret_stats);
-/* Gives back the memory of ops at the front that nobody waits for any more. */
-void ring_drop_expired(struct gatewayd *gw);
+size_t ring_bytes(const struct gatewayd *gw); /* of ops that are not sent yet */
+/* Gives back the memory of ops that nobody waits for any more. Looks at all that are not sent. */
+void ring_drop_unwanted(struct gatewayd *gw);
 
 /* subscription.c: the link to stored. */
 int subscription_open(struct gatewayd *gw, struct err *err);
@@ -290,7 +299,9 @@ void watches_register(struct gatewayd *gw, struct call *call, uint64_t next_inde
 void watches_deliver(void *user, struct watcher *watcher, const struct event *event);
 void watches_end_all(struct gatewayd *gw, bool abort); /* abort: cut, else an empty body */
 void watches_on_cancel(struct gatewayd *gw, struct watch *watch);
+/* The event's text, rendered once for all who are told. It lies in gw->event_shared if that is not NULL. */
 struct span watches_event_body(struct gatewayd *gw, const struct event *event);
+void watches_forget_body(struct gatewayd *gw);
 
 /* status_page.c */
 int status_page_start(struct gatewayd *gw, struct err *err);

@@ -72,6 +72,27 @@ static void catch_up_now(struct gatewayd *gw)
     }
 }
 
+static void answer_event(struct gatewayd *gw, struct call *call, const struct batch *batch,
+        const struct event *event)
+{
+    unsigned status = render_event_status(event);
+    struct span head =
+            answer_keys_head(gw, call->http, event->etcd_index, batch->last_index, batch->term);
+
+    if (call->no_value && render_can_omit_value(event)) {
+        buf_clear(&gw->body);
+        render_action(&gw->body, event);
+        http_respond_json(call->http, status, head, buf_span(&gw->body));
+        return;
+    }
+    struct span body = watches_event_body(gw, event);
+    if (gw->event_shared != NULL) {
+        http_respond_body(call->http, status, head, gw->event_shared);
+    } else {
+        http_respond_json(call->http, status, head, body);
+    }
+}
+
 /* Answers the write that this entry was. */
 static void answer_write(struct gatewayd *gw, struct call *call, const struct batch *batch,
         const struct outcome *outcome, const struct event *event)
@@ -90,17 +111,7 @@ static void answer_write(struct gatewayd *gw, struct call *call, const struct ba
     if (call->http != NULL && !success) {
         answer_keys_error(gw, call->http, &error);
     } else if (call->http != NULL) {
-        struct span body;
-        if (call->no_value && render_can_omit_value(event)) {
-            buf_clear(&gw->body);
-            render_action(&gw->body, event);
-            body = buf_span(&gw->body);
-        } else {
-            body = watches_event_body(gw, event);
-        }
-        struct span head =
-                answer_keys_head(gw, call->http, event->etcd_index, batch->last_index, batch->term);
-        http_respond_json(call->http, render_event_status(event), head, body);
+        answer_event(gw, call, batch, event);
     }
     call_free(gw, call);
 }
@@ -192,7 +203,7 @@ static void change_generation(struct gatewayd *gw, uint64_t generation)
 {
     gw->view.vouched_generation = generation;
     log_info("gatewayd.state.generation", "generation=%" PRIu64, generation);
-    gw->event_body_index = 0; /* an index may mean another event from now on */
+    watches_forget_body(gw); /* an index may mean another event from now on */
     view_reopen(gw);
     if (view_begin(gw) < 0) {
         return;

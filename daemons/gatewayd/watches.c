@@ -8,16 +8,44 @@
 #include "daemons/gatewayd/watch/match.h"
 #include "proto/outcome.h"
 
+enum {
+    SHARE_ABOVE_BYTES = 16 * 1024 /* of a text: smaller ones are copied into each answer */
+};
+
 /* One text serves the writer and all watchers of an event. */
 struct span watches_event_body(struct gatewayd *gw, const struct event *event)
 {
     if (gw->event_body_index != event->etcd_index || event->etcd_index == 0) {
-        buf_clear(&gw->event_body);
-        buf_trim(&gw->event_body, 1 << 20);
+        size_t values_bytes = event->value.bytes + event->prev_value.bytes;
+        watches_forget_body(gw);
+        if (values_bytes > SHARE_ABOVE_BYTES) {
+            (void)buf_reserve(&gw->event_body, values_bytes + values_bytes / 8);
+        }
         render_event(&gw->event_body, event);
         gw->event_body_index = event->etcd_index;
+        if (gw->event_body.bytes > SHARE_ABOVE_BYTES) {
+            gw->event_shared = http_body_new(gw->http, &gw->event_body);
+        }
     }
-    return buf_span(&gw->event_body);
+    return gw->event_shared != NULL ? http_body_span(gw->event_shared) : buf_span(&gw->event_body);
+}
+
+void watches_forget_body(struct gatewayd *gw)
+{
+    gw->event_body_index = 0;
+    buf_clear(&gw->event_body);
+    gw->event_shared = http_body_unref(gw->event_shared);
+}
+
+static void tell(struct gatewayd *gw, struct http_request *http, const struct event *event)
+{
+    struct span text = watches_event_body(gw, event);
+
+    if (gw->event_shared != NULL) {
+        http_stream_share(http, gw->event_shared);
+    } else {
+        http_stream_chunk(http, text);
+    }
 }
 
 /* The oldest index that can be asked for: the window of the API, or what the table still has. */
@@ -70,7 +98,7 @@ static bool tell_past(struct gatewayd *gw, struct call *call, uint64_t next)
         if (watch_may_match(call->key, encoded) &&
                 event_decode(encoded, &event, &scratch, NULL) == 0 &&
                 watch_matches_past(call->key, call->recursive, &event)) {
-            http_stream_chunk(call->http, watches_event_body(gw, &event));
+            tell(gw, call->http, &event);
             told = true;
             full = http_stream_unsent(call->http) > STREAM_UNSENT_BYTES_MAX;
         }
@@ -106,7 +134,7 @@ void watches_register(struct gatewayd *gw, struct call *call, uint64_t next_inde
     watch_hub_add(gw->hub, &watch->watcher, call->key, key_exists(gw, call->key));
     gw->values[COUNTER_WATCHERS]++;
     call_free(gw, call);
-    http_stream_release(watch->http);
+    http_request_release(watch->http);
 }
 
 void reads_serve_watch(struct gatewayd *gw, struct call *call)
@@ -115,6 +143,10 @@ void reads_serve_watch(struct gatewayd *gw, struct call *call)
     uint64_t next = call->wait_index == 0 ? etcd_index + 1 : call->wait_index;
     uint64_t first = first_index(gw);
 
+    if (next <= etcd_index && http_server_is_full(gw->http)) {
+        reads_put_off(gw, call);
+        return;
+    }
     if (next < first) {
         answer_cleared(gw, call, first);
         return;
@@ -141,7 +173,7 @@ void watches_deliver(void *user, struct watcher *watcher, const struct event *ev
     struct gatewayd *gw = user;
     struct watch *watch = CONTAINER_OF(watcher, struct watch, watcher);
 
-    http_stream_chunk(watch->http, watches_event_body(gw, event));
+    tell(gw, watch->http, event);
     if (!watcher->stream) {
         http_stream_end(watch->http);
         free_watch(gw, watch);

@@ -95,6 +95,15 @@ def read_until(client, end):
     return data
 
 
+def read_exactly(client, count):
+    data = bytearray()
+    while len(data) < count:
+        piece = client.recv(min(count - len(data), 1 << 20))
+        assert piece, len(data)
+        data += piece
+    return bytes(data)
+
+
 def no_date(data):
     return DATE.sub(b"Date: \r\n", data)
 

@@ -7,7 +7,7 @@
  * /hello      a short fixed answer             /turn    the same, given by a turn-end callback
  * /describe   the request, a line a field      /echo    the body /json?N     N bytes by
  * http_respond_json     /big?N   N bytes by http_respond /park       answered by /unpark
- * /stream  begun and released; /push?TEXT /flood?N /end /abort act on all /parkstream a stream that
+ * /stream  begun and released; /push?TEXT /flood?N /share?N /end /abort act on all /parkstream a stream that
  * begins at /unpark  /late /close /connclose /refuse /empty   one http_respond_* each /stats
  * counters                         /drain   drains, then ends the process */
 #include <arpa/inet.h>
@@ -105,7 +105,7 @@ static void begin_stream(struct echo *echo, struct http_request *request)
 {
     keep(&echo->streams, request, true);
     http_stream_begin(request, 200, TEXT);
-    http_stream_release(request);
+    http_request_release(request);
 }
 
 static void unpark(struct echo *echo)
@@ -150,6 +150,20 @@ static void flood(struct echo *echo, size_t bytes)
     buf_fini(&data);
 }
 
+/* As flood, the bytes held once for all. */
+static void share(struct echo *echo, size_t bytes)
+{
+    struct buf data = BUF_INIT;
+
+    memset(buf_reserve(&data, bytes), 's', bytes);
+    data.bytes = bytes;
+    struct http_body *body = http_body_new(echo->server, &data);
+    LIST_FOREACH (stream, &echo->streams, struct open_request, node) {
+        http_stream_share(stream->request, body);
+    }
+    (void)http_body_unref(body);
+}
+
 static unsigned count(const struct list *list)
 {
     unsigned n = 0;
@@ -169,8 +183,9 @@ static void answer_stats(struct echo *echo, struct http_request *request)
     buf_appendf(&text,
             "conns=%" PRIu64 " accepted=%" PRIu64 " refused=%" PRIu64 " requests=%" PRIu64,
             stats.conn_count, stats.accepted, stats.refused, stats.requests);
-    buf_appendf(&text, " parked=%u streams=%u cancels=%u\n", count(&echo->parked),
-            count(&echo->streams), echo->cancels);
+    buf_appendf(&text, " parked=%u streams=%u cancels=%u cut=%" PRIu64 " held_bytes=%" PRIu64 "\n",
+            count(&echo->parked), count(&echo->streams), echo->cancels, stats.cut,
+            stats.held_bytes);
     http_respond(request, 200, TEXT, buf_span(&text));
     buf_fini(&text);
 }
@@ -191,6 +206,8 @@ static bool act(struct echo *echo, struct http_request *request)
         push(echo, request->query);
     } else if (span_eq(request->path, SPAN_LIT("/flood"))) {
         flood(echo, number_of(request));
+    } else if (span_eq(request->path, SPAN_LIT("/share"))) {
+        share(echo, number_of(request));
     } else if (span_eq(request->path, SPAN_LIT("/end"))) {
         end_streams(echo, false);
     } else if (span_eq(request->path, SPAN_LIT("/abort"))) {
@@ -314,6 +331,7 @@ int main(int argc, char **argv)
         .header_bytes_max = u64_of(argc, argv, "header_bytes_max"),
         .body_bytes_max = u64_of(argc, argv, "body_bytes_max"),
         .output_bytes_max = u64_of(argc, argv, "output_bytes_max"),
+        .held_bytes_max = u64_of(argc, argv, "held_bytes_max"),
         .conn_count_max = (unsigned)u64_of(argc, argv, "conn_count_max"),
         .request_timeout_ms = u64_of(argc, argv, "request_timeout_ms"),
         .write_timeout_ms = u64_of(argc, argv, "write_timeout_ms"),
