@@ -201,10 +201,15 @@ static void on_unreachable(void *user, uint64_t peer_id)
 static void on_reachable(void *user, uint64_t peer_id)
 {
     struct raftd *raftd = user;
+    struct raft_input input;
 
     transfer_on_reachable(raftd, peer_id);
+    raftd_input_init(&input, RAFT_INPUT_REACHABLE);
+    input.peer_id = peer_id;
+    (void)raftd_step(raftd, &input);
     gateways_suspect(raftd->gateways);
     talk_ask_end(raftd);
+    gateways_retry(raftd->gateways); /* what waits because its leader could not be reached */
 }
 
 static void on_removed(void *user, uint64_t by_peer_id)

@@ -102,8 +102,9 @@ class Network:
     # Faults. All of one network's rules are in one place, the bridge.
 
     def drop(self, *pairs):
-        """Packets from one host to another are lost: one way."""
-        rules = "".join('iifname "p%d" oifname "p%d" drop; ' % pair for pair in pairs)
+        """Packets from one host to another are lost: one way. Those of ARP pass: whoever lost a neighbour's address asks
+        for it once a second, which on routed networks nobody waits for."""
+        rules = "".join('iifname "p%d" oifname "p%d" ether type ip drop; ' % pair for pair in pairs)
         _run("ip", "netns", "exec", self.switch, "nft", "-f", "-",
              data="table bridge part {\n chain f { type filter hook forward priority 0; policy accept; %s}\n}\n" % rules)
 

@@ -36,6 +36,7 @@ struct channel {
     uint32_t pipe;
     uint64_t epoch;
     uint64_t dial_at_ms;    /* idle: when to dial */
+    uint64_t dialled_at_ms; /* dialling: since when */
     uint64_t give_up_at_ms; /* dialling */
     uint64_t heard_at_ms;   /* greeting, live */
     struct codec_scratch scratch;
@@ -269,6 +270,7 @@ static void dial(struct channel *channel, uint64_t now_ms)
         return;
     }
     channel->state = CHANNEL_DIALLING;
+    channel->dialled_at_ms = now_ms;
     channel->give_up_at_ms =
             now_ms + MAX(DIAL_HEARTBEATS * channel->config.heartbeat_ms, (uint64_t)DIAL_MS_MIN);
 }
@@ -311,9 +313,14 @@ void channel_tick(struct channel *channel, uint64_t now_ms, uint64_t late_ms)
 void channel_hurry(struct channel *channel)
 {
     uint64_t now_ms = clock_monotonic_ms();
+    /* An attempt that got no answer for so long was lost on its way: the kernel would say it again after a second. (nng 1.5.2
+     * may take a descriptor for connected that is not, where its number was another's before: then the hello waits.) */
+    bool is_trying = channel->state == CHANNEL_DIALLING || channel->state == CHANNEL_GREETING;
+    bool is_stuck = is_trying && now_ms - channel->dialled_at_ms >= channel->config.heartbeat_ms;
 
-    if (channel->state == CHANNEL_IDLE && channel->dial_at_ms > now_ms) {
-        channel->dial_at_ms = now_ms;
+    if (is_stuck || channel->state == CHANNEL_BROKEN) {
+        channel->wire = wire_close(channel->wire);
+        channel->state = CHANNEL_IDLE;
     }
     if (channel->state == CHANNEL_IDLE) {
         dial(channel, now_ms);

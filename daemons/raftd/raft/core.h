@@ -225,6 +225,7 @@ bool raft_is_lone_voter(const struct raft *raft);
 /* follow.c */
 void raft_follow_on_append(struct raft *raft, const struct raft_message *message);
 void raft_follow_on_heartbeat(struct raft *raft, const struct raft_message *message);
+void raft_follow_on_reachable(struct raft *raft, uint64_t peer_id);
 void raft_follow_on_snapshot(struct raft *raft, const struct raft_message *message);
 
 /* lead.c */
@@ -233,6 +234,7 @@ void raft_lead_tick(struct raft *raft);
 void raft_lead_sync_peers(struct raft *raft);
 void raft_lead_advance_commit(struct raft *raft);
 void raft_lead_heartbeat(struct raft *raft);
+void raft_lead_on_reachable(struct raft *raft, uint64_t peer_id);
 void raft_lead_on_heartbeat_reply(struct raft *raft, const struct raft_message *message);
 uint64_t raft_lead_quorum_round(struct raft *raft);
 bool raft_lead_has_lease(struct raft *raft);

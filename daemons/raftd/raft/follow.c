@@ -144,6 +144,16 @@ void raft_follow_on_heartbeat(struct raft *raft, const struct raft_message *mess
     reply->index = raft->commit;
 }
 
+/* The leader may have heard nothing from us, whatever we answered: an answer to no round makes it send what we lack. */
+void raft_follow_on_reachable(struct raft *raft, uint64_t peer_id)
+{
+    if (raft->leader_id == peer_id && raft->role == RAFT_ROLE_FOLLOWER) {
+        struct raft_message *reply = raft_send(raft, RAFT_MESSAGE_HEARTBEAT_REPLY, peer_id);
+        reply->wall_ns = raft->wall_ns;
+        reply->index = raft->commit;
+    }
+}
+
 void raft_follow_on_snapshot(struct raft *raft, const struct raft_message *message)
 {
     const struct raft_base *base = &message->base;

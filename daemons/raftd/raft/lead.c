@@ -111,18 +111,31 @@ void raft_lead_begin(struct raft *raft)
     raft_replicate_all(raft);
 }
 
+static void send_heartbeat(struct raft *raft, struct raft_peer *peer)
+{
+    struct raft_message *message = raft_send(raft, RAFT_MESSAGE_HEARTBEAT, peer->id);
+
+    message->context = raft->round;
+    message->time_ns = clusterclock_now(&raft->clock, raft->now_ns);
+    message->commit = MIN(peer->match, raft->commit);
+    peer->commit_sent = MAX(peer->commit_sent, message->commit);
+}
+
 void raft_lead_heartbeat(struct raft *raft)
 {
     raft->round++;
     raft->rounds[raft->round % RAFT_ROUNDS_KEPT] = (struct raft_round){ raft->round, raft->now_ns };
-    uint64_t time_ns = clusterclock_now(&raft->clock, raft->now_ns);
     for (size_t i = 0; i < raft->peer_count; i++) {
-        struct raft_peer *peer = &raft->peers[i];
-        struct raft_message *message = raft_send(raft, RAFT_MESSAGE_HEARTBEAT, peer->id);
-        message->context = raft->round;
-        message->time_ns = time_ns;
-        message->commit = MIN(peer->match, raft->commit);
-        peer->commit_sent = MAX(peer->commit_sent, message->commit);
+        send_heartbeat(raft, &raft->peers[i]);
+    }
+}
+
+/* Of the round that is under way: its answer only confirms that round later than others do. */
+void raft_lead_on_reachable(struct raft *raft, uint64_t peer_id)
+{
+    struct raft_peer *peer = raft_lead_find_peer(raft, peer_id);
+    if (peer != NULL) {
+        send_heartbeat(raft, peer);
     }
 }
 

@@ -349,6 +349,10 @@ static void on_peer_news(struct raft *raft, enum raft_input_kind kind, uint64_t 
 {
     if (kind == RAFT_INPUT_UNREACHABLE) {
         raft_replicate_on_unreachable(raft, peer_id);
+    } else if (kind == RAFT_INPUT_REACHABLE && raft->role == RAFT_ROLE_LEADER) {
+        raft_lead_on_reachable(raft, peer_id);
+    } else if (kind == RAFT_INPUT_REACHABLE) {
+        raft_follow_on_reachable(raft, peer_id);
     } else if (kind == RAFT_INPUT_SNAPSHOT_SENT) {
         raft_replicate_on_snapshot_sent(raft, peer_id);
     } else if (kind == RAFT_INPUT_SNAPSHOT_FAILED) {
@@ -400,6 +404,7 @@ static int on_input(struct raft *raft, const struct raft_input *input)
         on_log_compacted(raft, input->position.index);
         break;
     case RAFT_INPUT_UNREACHABLE:
+    case RAFT_INPUT_REACHABLE:
     case RAFT_INPUT_SNAPSHOT_SENT:
     case RAFT_INPUT_SNAPSHOT_FAILED:
     case RAFT_INPUT_TRANSFER:

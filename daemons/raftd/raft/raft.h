@@ -198,6 +198,7 @@ enum raft_input_kind {
     RAFT_INPUT_WRITABLE, /* writable: false when the disk is full: proposals are refused, no entries taken from a leader,
                               * a leader hands over if it can; term and vote are still written (the shell keeps a reserve) */
     RAFT_INPUT_STEP_TIME, /* the next leader stamp steps to the wall clock, if that is forward (restore, import) */
+    RAFT_INPUT_REACHABLE, /* peer_id: what is sent to it gets there again: the leader and it need not wait for a heartbeat */
     RAFT_INPUT_SNAPSHOT_SENT, /* peer_id: the transfer is over, the peer's shell has stepped the message. Each transfer
                                * ends with this or SNAPSHOT_FAILED, or nothing more is ever sent to the peer */
 };

@@ -425,6 +425,29 @@ static void leader_takes_only_what_was_meant_for_its_term(void **state)
     assert_true(after.last_index == before.last_index + 1);
 }
 
+static void a_peer_that_is_reachable_again_hears_from_the_leader_at_once(void **state)
+{
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    lab_lead(lab);
+    (void)lab_step(lab, (struct raft_input){ .kind = RAFT_INPUT_REACHABLE, .peer_id = 3 });
+    assert_true(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT, 3)->context > 0);
+    assert_null(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT, 2));
+    (void)lab_step(lab, (struct raft_input){ .kind = RAFT_INPUT_REACHABLE, .peer_id = 99 });
+    assert_int_equal(lab->ready.send.count, 0);
+}
+
+static void a_leader_that_is_reachable_again_hears_from_its_follower(void **state)
+{
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1 });
+    (void)lab_step(lab, (struct raft_input){ .kind = RAFT_INPUT_REACHABLE, .peer_id = 3 });
+    assert_int_equal(lab->ready.send.count, 0);
+    (void)lab_step(lab, (struct raft_input){ .kind = RAFT_INPUT_REACHABLE, .peer_id = 2 });
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT_REPLY, 2)->context, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -454,6 +477,8 @@ int main(void)
         LAB_TEST(failed_snapshot_is_tried_again_once_the_peer_is_heard),
         LAB_TEST(proposals_above_the_budget_are_refused_until_some_commit),
         LAB_TEST(follower_passes_proposals_on_and_hears_of_their_refusal),
+        LAB_TEST(a_peer_that_is_reachable_again_hears_from_the_leader_at_once),
+        LAB_TEST(a_leader_that_is_reachable_again_hears_from_its_follower),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
