@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import uuid
@@ -74,6 +75,14 @@ def finders():
     """Makes members, closes them all."""
     with contextlib.ExitStack() as stack:
         yield lambda *args, **options: stack.enter_context(Finder(*args, **options))
+
+
+@pytest.fixture(scope="module")
+def certs():
+    with Certs() as made:
+        for name in ("infra0", "infra1", "infra2"):
+            made.cert(name)
+        yield made
 
 
 def by_url(registry, *more):
@@ -178,6 +187,63 @@ def test_three_members_find_each_other_by_a_url(server, finders):
     assert len(registry.registered()) == 3
     token = registry.path.rsplit("/", 1)[1]
     assert not any(token in member.log() for member in three)
+
+
+class Front:
+    """TLS before a server that speaks none."""
+
+    def __init__(self, server, cert, key):
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(cert, key)
+        target = ("127.0.0.1", server.port)
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def answer(self):
+                length = int(self.headers.get("Content-Length") or 0)
+                body = self.rfile.read(length)
+                with socket.create_connection(target) as onward:
+                    onward.sendall(("%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\nContent-Type: %s\r\n\r\n" % (
+                        self.command, self.path, length, self.headers.get("Content-Type", "text/plain"))).encode() + body)
+                    while piece := onward.recv(65536):
+                        self.wfile.write(piece)
+                self.close_connection = True
+
+            do_GET = do_PUT = answer
+
+            def log_message(self, *_):
+                pass
+
+        class Threading(http.server.ThreadingHTTPServer):
+            def handle_error(self, *_):
+                pass  # who does not trust us hangs up
+
+        self.server = Threading(("127.0.0.1", 0), Handler)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.url = "https://127.0.0.1:%d" % self.server.server_port
+        self._thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def test_a_registry_behind_tls_is_believed_if_its_authority_is_known(own_server, finders, certs):
+    registry = Registry(own_server, 1)
+    certs.cert("registry")
+    with Front(own_server, certs.path("registry.pem"), certs.path("registry.key")) as front:
+        member = finders("infra0", ["--discovery=" + front.url + registry.path])
+        member.spawn()
+        line = poll(lambda: next((text for text in member.log().splitlines() if "error connecting to " in text), None), 15, "told")
+        assert front.url + "/***, retrying in 2s; add its authority to the system's" in line
+        assert registry.registered() == []
+        member.kill()
+        member.env = {"SSL_CERT_FILE": certs.path("ca.pem")}
+        started([member])
+    assert len(registry.registered()) == 1
 
 
 def test_a_restart_needs_no_registry(finders):
@@ -431,14 +497,6 @@ def test_the_suffix_is_part_of_the_service(named):
     member.how.append("--discovery-srv-name=blue")
     with use([member], http_records([member], "_etcd-server-blue")):
         started([member])
-
-
-@pytest.fixture(scope="module")
-def certs():
-    with Certs() as made:
-        for name in ("infra0", "infra1", "infra2"):
-            made.cert(name)
-        yield made
 
 
 def with_tls(certs, members, auth=True):

@@ -4,7 +4,7 @@
 set -eu
 build=$1 scratch=$2 seconds=${3:-60}
 shift "$(($# < 3 ? $# : 3))"
-targets=${*:-http form proto wal snapshot}
+targets=${*:-http form proto wal snapshot seal}
 cd "$(dirname "$0")/../.."
 
 end() {

@@ -39,6 +39,8 @@ struct discovery {
     long status;
     uint64_t index;
     struct buf body;
+    char reason[CURL_ERROR_SIZE]; /* why there was none; empty: there was one */
+    bool is_untrusted;            /* because of its certificate */
 };
 
 static void discovery_fini(struct discovery *discovery)
@@ -87,6 +89,13 @@ static void prepare(struct discovery *discovery, const char *url, long timeout_s
     /* The proxy is what the flag says, none where it says nothing: http_proxy and no_proxy are not asked. */
     (void)curl_easy_setopt(curl, CURLOPT_PROXY, discovery->conf->discovery_proxy);
     (void)curl_easy_setopt(curl, CURLOPT_NOPROXY, "");
+    /* As Go's programs, etcd among them: who is trusted beside the system's authorities. */
+    const char *authorities = getenv("SSL_CERT_FILE");
+    if (authorities != NULL && authorities[0] != '\0') {
+        (void)curl_easy_setopt(curl, CURLOPT_CAINFO, authorities);
+    }
+    (void)curl_easy_setopt(curl, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    (void)curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, discovery->reason);
     (void)curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
     (void)curl_easy_setopt(curl, CURLOPT_WRITEDATA, discovery);
 }
@@ -99,9 +108,14 @@ static bool perform(struct discovery *discovery)
     buf_clear(&discovery->body);
     discovery->status = 0;
     discovery->index = 0;
+    discovery->reason[0] = '\0';
     CURLcode code = curl_easy_perform(discovery->curl);
+    discovery->is_untrusted = code == CURLE_PEER_FAILED_VERIFICATION;
     if (code != CURLE_OK) {
-        log_debug("raftd.discovery.failed", "reason=\"%s\"", curl_easy_strerror(code));
+        if (discovery->reason[0] == '\0') {
+            (void)snprintf(
+                    discovery->reason, sizeof discovery->reason, "%s", curl_easy_strerror(code));
+        }
         return false;
     }
     (void)curl_easy_getinfo(discovery->curl, CURLINFO_RESPONSE_CODE, &discovery->status);
@@ -130,9 +144,13 @@ static void wait_to_retry(struct discovery *discovery)
         wait_s = MIN(1U << ++discovery->failures, (unsigned)RETRY_S_MAX);
     }
     log_line(LOG_LEVEL_WARNING, "discovery",
-            "cluster status check: error connecting to %s, retrying in %us; start what serves the "
-            "discovery URL, or correct -discovery or -discovery-proxy",
-            discovery->shown_url, wait_s);
+            "cluster status check: error connecting to %s, retrying in %us; %s (%s)",
+            discovery->shown_url, wait_s,
+            discovery->is_untrusted ? "add its authority to the system's, or name a file of "
+                                      "authorities in SSL_CERT_FILE"
+                                    : "start what serves the discovery URL, or correct -discovery "
+                                      "or -discovery-proxy",
+            discovery->reason[0] != '\0' ? discovery->reason : "it answered with an error");
     pause_ms(wait_s * UINT64_C(1000));
 }
 
