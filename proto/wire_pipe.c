@@ -55,6 +55,7 @@ struct wire_pipe {
     pthread_mutex_t lock;
     struct wire_guard *guard; /* NULL: none */
     bool has_begun;           /* the guard was asked for what it says first */
+    bool has_spoken;          /* one of the two has said something */
     struct buf held;          /* frames that wait for the guard */
     struct err reason;
     bool is_receiving;
@@ -239,11 +240,12 @@ static bool place_and_hand_on(struct wire_pipe *pipe, size_t bytes, bool *ret_va
 
 static bool open_guard(struct wire_pipe *pipe, struct span bytes);
 
-/* The other side hung up before it knew us. */
+/* The other side hung up before it knew us. Who never said a word just looked whether the port is open. */
 static void note_early_end(struct wire_pipe *pipe)
 {
     pthread_mutex_lock(&pipe->lock);
-    if (pipe->reason.code == 0 && !pipe->is_closed && !pipe->guard->ops->is_ready(pipe->guard)) {
+    if (pipe->reason.code == 0 && pipe->has_spoken && !pipe->is_closed &&
+            !pipe->guard->ops->is_ready(pipe->guard)) {
         (void)err_set(&pipe->reason, -EPROTO,
                 "the other side hung up in the handshake; its log says why: another scheme, key or "
                 "certificate");
@@ -432,6 +434,7 @@ static bool open_guard(struct wire_pipe *pipe, struct span bytes)
     struct err err = { 0 };
     int result = pipe->guard->ops->receive(pipe->guard, bytes, &pipe->opened, &out, &err);
 
+    pipe->has_spoken |= bytes.bytes + out.bytes > 0;
     send_out(pipe, &out);
     if (result < 0) {
         if (pipe->reason.code == 0 && result != -ECONNRESET) {

@@ -1,0 +1,395 @@
+/* test_wire_guard.c: a wire between hosts whose bytes pass a guard. The guard here is a toy: each side says one letter, and
+ * then every byte is turned by XOR. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/loop.h"
+#include "proto/link_wire.h"
+#include "proto/wire_guard.h"
+
+enum {
+    TURN = 0x5a,
+    FRAME_BYTES_MAX = 1024 * 1024,
+    LIMIT_MS = 20000,
+};
+
+/* ---- The toy ---- */
+
+struct toy {
+    struct wire_guard base;
+    bool listens;
+    bool is_ready;
+    bool has_spoken;
+};
+
+static struct toy *toy_of(struct wire_guard *base)
+{
+    return CONTAINER_OF(base, struct toy, base);
+}
+
+static void turn(struct span bytes, struct buf *out)
+{
+    for (size_t i = 0; i < bytes.bytes; i++) {
+        buf_append_byte(out, bytes.data[i] ^ TURN);
+    }
+}
+
+static int toy_receive(struct wire_guard *base, struct span bytes, struct buf *plain,
+        struct buf *out, struct err *err)
+{
+    struct toy *toy = toy_of(base);
+
+    if (!toy->listens && !toy->has_spoken) {
+        toy->has_spoken = true;
+        buf_append_byte(out, 'd');
+    }
+    if (bytes.bytes > 0 && !toy->is_ready) {
+        if (bytes.data[0] != (toy->listens ? 'd' : 'l')) {
+            buf_append_byte(out, '!');
+            return err_set(err, -EPROTO, "no letter of ours; say another one");
+        }
+        if (toy->listens) {
+            buf_append_byte(out, 'l');
+        }
+        toy->is_ready = true;
+        bytes = span_from(bytes, 1);
+    }
+    turn(bytes, plain);
+    return 0;
+}
+
+static bool toy_is_ready(struct wire_guard *base)
+{
+    return toy_of(base)->is_ready;
+}
+
+static int toy_send(struct wire_guard *base, struct span plain, struct buf *out, struct err *err)
+{
+    (void)err;
+    assert_true(toy_of(base)->is_ready);
+    turn(plain, out);
+    return 0;
+}
+
+static struct wire_guard *toy_free(struct wire_guard *base)
+{
+    free(toy_of(base));
+    return NULL;
+}
+
+static struct wire_guard *toy_make(const struct wire_guard_source *source, bool listens)
+{
+    static const struct wire_guard_ops ops = { toy_receive, toy_is_ready, toy_send, toy_free };
+    struct toy *toy = xcalloc(1, sizeof *toy);
+
+    assert_string_equal(source->host, "somewhere");
+    toy->base.ops = &ops;
+    toy->listens = listens;
+    return &toy->base;
+}
+
+static const struct wire_guard_source guards = { .make = toy_make, .host = "somewhere" };
+
+/* ---- Two ends ---- */
+
+struct end {
+    struct bench *bench;
+    struct link_wire *wire;
+    uint32_t pipe;
+    unsigned added;
+    unsigned removed;
+    char reason[256];
+    char remote[64];
+    struct buf got; /* messages, one after another */
+    size_t wanted_bytes;
+};
+
+struct bench {
+    struct loop *loop;
+    struct loop_timer *timer;
+    struct end ends[2]; /* dials, listens */
+    char address[64];
+    uint16_t port;
+    bool is_late;
+};
+
+static void stop_if_done(struct bench *bench)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        if (bench->ends[i].got.bytes < bench->ends[i].wanted_bytes) {
+            return;
+        }
+    }
+    loop_stop(bench->loop);
+}
+
+static void on_event(void *user, const struct wire_event *event)
+{
+    struct end *end = user;
+
+    if (event->kind == WIRE_PIPE_ADDED) {
+        end->pipe = event->pipe;
+        end->added++;
+        (void)snprintf(end->remote, sizeof end->remote, "%s", event->remote);
+        /* Said before the guards know each other. */
+        wire_send(end->wire, end->pipe, SPAN_LIT("hello "), SPAN_LIT("there, "));
+    } else if (event->kind == WIRE_PIPE_REMOVED) {
+        end->removed++;
+        (void)snprintf(end->reason, sizeof end->reason, "%s", event->reason);
+        loop_stop(end->bench->loop);
+    } else if (event->kind == WIRE_MESSAGE) {
+        buf_append_span(&end->got, wire_message_body(event->message));
+        (void)wire_message_free(event->message);
+        stop_if_done(end->bench);
+    }
+}
+
+static void on_drained(void *user)
+{
+    (void)user;
+}
+
+static void on_late(void *user)
+{
+    struct bench *bench = user;
+    bench->is_late = true;
+    loop_stop(bench->loop);
+}
+
+static uint16_t free_port(void)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+    socklen_t bytes = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &bytes), 0);
+    (void)close(fd);
+    return ntohs(address.sin_port);
+}
+
+static void open_end(struct bench *bench, unsigned side)
+{
+    struct link_config config = { .pattern = LINK_REQREP,
+        .listen = side == 1,
+        .path = bench->address,
+        .frame_bytes_max = FRAME_BYTES_MAX,
+        .guards = &guards };
+    struct wire_handler handler = { on_event, on_drained, &bench->ends[side] };
+    struct err err = { 0 };
+
+    bench->ends[side].bench = bench;
+    if (wire_open(bench->loop, &config, &handler, &bench->ends[side].wire, &err) < 0) {
+        fail_msg("%s", err.text);
+    }
+}
+
+static int set_up(void **state)
+{
+    struct bench *bench = xcalloc(1, sizeof *bench);
+
+    bench->loop = loop_new();
+    bench->timer = loop_timer_new(bench->loop, on_late, bench);
+    bench->port = free_port();
+    (void)snprintf(bench->address, sizeof bench->address, "tcp://127.0.0.1:%u", bench->port);
+    *state = bench;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct bench *bench = *state;
+
+    for (unsigned i = 0; i < 2; i++) {
+        bench->ends[i].wire = wire_close(bench->ends[i].wire);
+        buf_fini(&bench->ends[i].got);
+    }
+    bench->timer = loop_timer_free(bench->timer);
+    bench->loop = loop_free(bench->loop);
+    free(bench);
+    return 0;
+}
+
+static void run(struct bench *bench)
+{
+    loop_timer_start(bench->timer, LIMIT_MS, 0);
+    loop_run(bench->loop);
+    assert_false(bench->is_late);
+}
+
+/* A stranger's connection, whose bytes are its own. */
+static int dial_by_hand(const struct bench *bench)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET,
+        .sin_port = htons(bench->port),
+        .sin_addr = { htonl(INADDR_LOOPBACK) } };
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    return fd;
+}
+
+/* ---- Claims ---- */
+
+static void what_is_said_before_the_guards_are_ready_comes_after(void **state)
+{
+    struct bench *bench = *state;
+
+    open_end(bench, 1);
+    open_end(bench, 0);
+    bench->ends[0].wanted_bytes = bench->ends[1].wanted_bytes = strlen("hello there, ");
+    run(bench);
+    for (unsigned i = 0; i < 2; i++) {
+        struct end *end = &bench->ends[i];
+        assert_true(span_eq(buf_span(&end->got), SPAN_LIT("hello there, ")));
+        assert_int_equal(strncmp(end->remote, "127.0.0.1:", 10), 0);
+        assert_int_equal(wire_waiting_bytes(end->wire, end->pipe), 0);
+    }
+}
+
+static void messages_of_every_size_come_whole_and_in_order(void **state)
+{
+    static const size_t sizes[] = { 1, 16, 65531, 65532, 65533, 70000, FRAME_BYTES_MAX - 1, 3 };
+    struct bench *bench = *state;
+    struct buf expected = BUF_INIT;
+
+    open_end(bench, 1);
+    open_end(bench, 0);
+    bench->ends[0].wanted_bytes = bench->ends[1].wanted_bytes = strlen("hello there, ");
+    run(bench);
+    buf_append_str(&expected, "hello there, ");
+    for (unsigned round = 0; round < 3; round++) {
+        for (size_t i = 0; i < ARRAY_COUNT(sizes); i++) {
+            size_t from = expected.bytes;
+            for (size_t j = 0; j < sizes[i]; j++) {
+                buf_append_byte(&expected, (uint8_t)(j * 7 + i + round));
+            }
+            struct span message = span_from(buf_span(&expected), from);
+            for (unsigned side = 0; side < 2; side++) {
+                wire_send(bench->ends[side].wire, bench->ends[side].pipe, span_of(message.data, 1),
+                        span_from(message, 1));
+            }
+        }
+    }
+    bench->ends[0].wanted_bytes = bench->ends[1].wanted_bytes = expected.bytes;
+    run(bench);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_true(span_eq(buf_span(&bench->ends[i].got), buf_span(&expected)));
+        assert_int_equal(bench->ends[i].removed, 0);
+    }
+    buf_fini(&expected);
+}
+
+static void who_the_guard_refuses_is_hung_up_on_with_its_answer_and_the_reason_is_told(void **state)
+{
+    struct bench *bench = *state;
+    char answer[8];
+
+    open_end(bench, 1);
+    int fd = dial_by_hand(bench);
+    assert_int_equal(write(fd, "x", 1), 1);
+    run(bench);
+    assert_int_equal(bench->ends[1].removed, 1);
+    assert_string_equal(bench->ends[1].reason, "no letter of ours; say another one");
+    assert_int_equal(bench->ends[1].got.bytes, 0);
+    assert_int_equal(read(fd, answer, sizeof answer), 1);
+    assert_int_equal(answer[0], '!');
+    assert_int_equal(read(fd, answer, sizeof answer), 0);
+    (void)close(fd);
+}
+
+static void who_hangs_up_in_the_handshake_is_told_of(void **state)
+{
+    struct bench *bench = *state;
+    struct sockaddr_in address = { .sin_family = AF_INET,
+        .sin_port = htons(bench->port),
+        .sin_addr = { htonl(INADDR_LOOPBACK) } };
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    open_end(bench, 0);
+    int fd = accept(listener, NULL, NULL);
+    (void)close(listener);
+    (void)close(fd);
+    run(bench);
+    assert_non_null(strstr(bench->ends[0].reason, "the other side hung up in the handshake; "));
+}
+
+static void who_only_looks_whether_the_port_is_open_did_nothing_wrong(void **state)
+{
+    struct bench *bench = *state;
+
+    open_end(bench, 1);
+    (void)close(dial_by_hand(bench));
+    run(bench);
+    assert_string_equal(bench->ends[1].reason, "");
+}
+
+static void who_hangs_up_later_did_nothing_wrong(void **state)
+{
+    struct bench *bench = *state;
+
+    open_end(bench, 1);
+    int fd = dial_by_hand(bench);
+    assert_int_equal(write(fd, "d\x5a\x5a\x5a\x5b", 5), 5); /* the letter, and a length of 1 */
+    assert_int_equal(write(fd, "\x3b", 1), 1);
+    bench->ends[1].wanted_bytes = 1;
+    run(bench);
+    assert_true(span_eq(buf_span(&bench->ends[1].got), SPAN_LIT("a")));
+    (void)close(fd);
+    run(bench);
+    assert_int_equal(bench->ends[1].removed, 1);
+    assert_string_equal(bench->ends[1].reason, "");
+}
+
+static void a_length_that_cannot_be_is_told_behind_a_guard_too(void **state)
+{
+    struct bench *bench = *state;
+
+    open_end(bench, 1);
+    int fd = dial_by_hand(bench);
+    assert_int_equal(write(fd, "d\x1d\x1f\x0e\x7a", 5), 5); /* "GET " */
+    run(bench);
+    assert_non_null(strstr(bench->ends[1].reason, "an HTTP request on the peer port"));
+    (void)close(fd);
+}
+
+static void a_wire_may_be_closed_in_the_middle_of_a_handshake(void **state)
+{
+    struct bench *bench = *state;
+
+    open_end(bench, 1);
+    int fd = dial_by_hand(bench);
+    loop_timer_start(bench->timer, 50, 0);
+    loop_run(bench->loop);
+    bench->ends[1].wire = wire_close(bench->ends[1].wire);
+    (void)close(fd);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(what_is_said_before_the_guards_are_ready_comes_after),
+        TEST(messages_of_every_size_come_whole_and_in_order),
+        TEST(who_the_guard_refuses_is_hung_up_on_with_its_answer_and_the_reason_is_told),
+        TEST(who_hangs_up_in_the_handshake_is_told_of),
+        TEST(who_only_looks_whether_the_port_is_open_did_nothing_wrong),
+        TEST(who_hangs_up_later_did_nothing_wrong),
+        TEST(a_length_that_cannot_be_is_told_behind_a_guard_too),
+        TEST(a_wire_may_be_closed_in_the_middle_of_a_handshake),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
