@@ -20,6 +20,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import bench_rows  # noqa: E402
+import bench_cluster  # noqa: E402, F401: registers its rows
 import harness  # noqa: E402
 from bench_tools import Refused, Void, check_place, measure_sync, need, version_of  # noqa: E402
 from harness.places import scratch_root  # noqa: E402
@@ -59,6 +60,9 @@ class Report:
             print("    " + detail, flush=True)
         self.rows.append({"row": name, "unit": unit, "values": values, "ratio": ratio, "aim": aim[0] if aim else None, "met": met,
                           "detail": detail})
+
+    def skip(self, name, why):
+        print("%-52s left out: %s" % (name, why), flush=True)
 
     def void(self, name, why):
         print("%-52s void: %s" % (name, str(why).replace("\n", " ")[:300]), flush=True)

@@ -19,7 +19,7 @@ def compare(*arguments, env=None):
 
 
 @pytest.mark.slow
-@pytest.mark.limit(280)
+@pytest.mark.limit(400)
 def test_every_row_is_measured():
     only = ["--only", "etcd"] if harness.target_name() == "etcd" else []
     with scratch_dir("json") as folder:
