@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "common/sigbus.h"
 
 enum {
     REOPEN_INTERVAL_MS = 20
@@ -16,6 +17,7 @@ enum {
 static int open_current(struct gatewayd *gw, struct err *err)
 {
     char dir[STATE_PATH_BYTES_MAX];
+    char file[STATE_PATH_BYTES_MAX + sizeof "/data.mdb"];
     uint64_t generation = gw->view.vouched_generation;
 
     if (generation == 0) {
@@ -24,6 +26,8 @@ static int open_current(struct gatewayd *gw, struct err *err)
     state_generation_path(gw->view.state_dir, generation, dir);
     TRY(state_open_readonly(dir, 0, &gw->view.state, err));
     TRY(state_read_new(gw->view.state, &gw->view.read, err));
+    (void)snprintf(file, sizeof file, "%s/data.mdb", dir);
+    (void)sigbus_guard("gatewayd.state.unreadable", file, NULL);
     gw->view.meta.generation = generation;
     return 0;
 }
@@ -31,6 +35,7 @@ static int open_current(struct gatewayd *gw, struct err *err)
 void view_close(struct gatewayd *gw)
 {
     INVARIANT(!gw->view.reading);
+    sigbus_unguard();
     gw->view.read = state_read_free(gw->view.read);
     if (gw->view.state != NULL && gw->jobs != NULL && jobs_retire(gw, gw->view.state)) {
         gw->view.state = NULL;

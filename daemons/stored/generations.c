@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/sigbus.h"
 #include "daemons/stored/files.h"
 #include "daemons/stored/mark.h"
-#include "daemons/stored/sigbus.h"
 #include "daemons/stored/snapshot.h"
 
 struct generations {
@@ -226,7 +226,7 @@ static int before_write(struct generations *generations, struct err *err)
     }
     data_path_of(generations, generations->number, data_path);
     TRY(mark_set_dirty(generations->mark, generations->number, data_path, txn_id, err));
-    sigbus_guard(data_path, mark_nonce(generations->mark));
+    sigbus_guard("stored.state.unreadable", data_path, mark_nonce(generations->mark));
     generations->guarded = true;
     return 0;
 }

@@ -1,5 +1,6 @@
 """Damaged files: what was never synced may go, what was must not; and a refusal says where."""
 
+import glob
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import pytest
 import harness
 from harness import Keys, exchange, poll
 from harness.server import build_dir
+from harness.wire import WireError
 from sizes import sized
 
 pytestmark = [pytest.mark.ours, pytest.mark.limit(900)]
@@ -260,3 +262,32 @@ def test_without_any_state_all_comes_back(with_snapshots):
     with server:
         assert refused is None, server.log()[-2000:]
         assert lost(server, with_snapshots.made) == []
+
+
+def test_a_page_of_the_state_that_cannot_be_read_is_named_and_the_state_rebuilt():
+    """The file shrinks beneath the daemons that have it mapped: SIGBUS, in gatewayd at the next read, in stored at the next write."""
+    with harness.Quorate(quick_clock=True) as server:
+        server.start()
+        keys = Keys(server.port)
+        for number in range(100):
+            assert keys.put("/k%d" % number, "v" * 2000).status == 201
+        keys.close()
+        gatewayd = server.daemon("gatewayd")
+        path, = glob.glob(os.path.join(server.data_dir, "member", "state", "*", "data.mdb"))
+        os.truncate(path, 0)
+        with pytest.raises((OSError, WireError)):
+            exchange(server.port, "GET", "/v2/keys/k7")
+        poll(lambda: gatewayd not in server.pids().get("gatewayd", []), 10, "gatewayd has ended")
+        said = re.search(r"gatewayd\.state\.unreadable file=(\S+) offset=(\d+) action=exit status=3", server.log())
+        assert said and said.group(1).endswith("/data.mdb")
+        assert os.path.samefile(said.group(1), path)
+
+        def rebuilt():
+            try:
+                return (exchange(server.port, "PUT", "/v2/keys/after?value=x", timeout=15).status in (200, 201) and
+                        exchange(server.port, "GET", "/v2/keys/k7", timeout=15).json["node"]["value"] == "v" * 2000)
+            except (OSError, WireError, KeyError):
+                return False
+
+        poll(rebuilt, 90, "the state is rebuilt from the log")
+        assert "stored.state.unreadable file=" in server.log()

@@ -9,8 +9,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/sigbus.h"
 #include "common/state/state.h"
-#include "daemons/stored/sigbus.h"
 #include "tests/unit/stored/ring.h"
 
 enum {
@@ -106,7 +106,7 @@ static int touch_lost_page(const char *path, bool guard, uint64_t *nonce)
         (void)signal(SIGBUS, SIG_DFL);
         (void)close(open("/dev/null", O_WRONLY | O_CLOEXEC));
         (void)dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO);
-        if (guard && !sigbus_guard(path, nonce)) {
+        if (guard && !sigbus_guard("test.unreadable", path, nonce)) {
             _exit(11);
         }
         if (ftruncate(fd, 0) < 0) {

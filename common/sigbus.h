@@ -1,5 +1,5 @@
 /* sigbus.h: what happens when a page of the mapped state cannot be read: one line with file and offset, the state is
- * distrusted, the process ends with status 3. Its next life rebuilds the state.
+ * distrusted where the process may say so, the process ends with status 3. stored's next life rebuilds the state.
  *
  * A signal handler can be told what to guard through static memory only: one guard a process. */
 #pragma once
@@ -7,7 +7,7 @@
 #include "common/macros.h"
 
 /* From now on the place where this process has mapped the file is guarded; nonce (may be NULL) is set to 0 when it happens.
- * Calls replace one another. False: the file is not mapped. */
-bool sigbus_guard(const char *file, uint64_t *nonce);
+ * `event` (static) begins the line. Calls replace one another. False: the file is not mapped. */
+bool sigbus_guard(const char *event, const char *file, uint64_t *nonce);
 /* The memory is about to go. */
 void sigbus_unguard(void);

@@ -1,4 +1,4 @@
-#include "daemons/stored/sigbus.h"
+#include "common/sigbus.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -12,6 +12,7 @@ enum {
 
 /* Read by the handler, on whatever thread it runs; written by the loop thread while no page can fault. */
 static struct {
+    const char *event;
     char file[512];
     const uint8_t *base;
     size_t bytes;
@@ -44,7 +45,7 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
 {
     const uint8_t *at = info->si_addr;
     char line[1024];
-    size_t used = put_text(line, 0, sizeof line, "stored.state.unreadable file=");
+    size_t used;
 
     (void)number;
     (void)context;
@@ -55,6 +56,8 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
     if (guarded.nonce != NULL) {
         __atomic_store_n(guarded.nonce, 0, __ATOMIC_SEQ_CST);
     }
+    used = put_text(line, 0, sizeof line, guarded.event);
+    used = put_text(line, used, sizeof line, " file=");
     used = put_text(line, used, sizeof line, guarded.file);
     used = put_text(line, used, sizeof line, " offset=");
     used = put_number(line, used, sizeof line, (uint64_t)(at - guarded.base));
@@ -94,11 +97,12 @@ static bool find_mapping(const char *file, const uint8_t **ret_base, size_t *ret
     return found;
 }
 
-bool sigbus_guard(const char *file, uint64_t *nonce)
+bool sigbus_guard(const char *event, const char *file, uint64_t *nonce)
 {
     struct sigaction action = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO };
 
     sigbus_unguard();
+    guarded.event = event;
     (void)snprintf(guarded.file, sizeof guarded.file, "%s", file);
     guarded.nonce = nonce;
     (void)sigaction(SIGBUS, &action, NULL);
