@@ -34,8 +34,9 @@ void admin_on_health(struct gatewayd *gw, struct http_request *request)
         return;
     }
     call->serve = serve_health;
-    call_set_pending(gw, call, HEALTH_TIMEOUT_MS);
-    reads_add_quorum(gw, call);
+    if (call_set_pending(gw, call, HEALTH_TIMEOUT_MS)) {
+        reads_add_quorum(gw, call);
+    }
 }
 
 void admin_answer_health(struct gatewayd *gw, struct call *call, bool healthy)

@@ -6,10 +6,12 @@
 
 #include "daemons/gatewayd/v2/error.h"
 #include "proto/op.h"
+#include "proto/propose.h"
 
 enum {
     SLOT_BITS = 20,
     SLOT_MASK = (1 << SLOT_BITS) - 1,
+    PENDING_COUNT_MAX = SLOT_MASK + 1,
     CALLS_KEPT = 4096,
     RELEASE_ABOVE_BYTES = 16 * 1024, /* of a request: a smaller one may stay until it is answered */
 };
@@ -19,6 +21,7 @@ struct calls {
     uint32_t *free_slots;
     size_t free_count;
     size_t slot_count;
+    size_t slot_count_max;
     uint64_t sequence;
     struct list idle; /* by `link` */
     size_t idle_count;
@@ -26,9 +29,11 @@ struct calls {
     struct list pending_health; /* ... and of the short one */
 };
 
-struct calls *calls_new(void)
+struct calls *calls_new(size_t pending_count_max)
 {
     struct calls *calls = xcalloc(1, sizeof *calls);
+    INVARIANT_LE(pending_count_max, PENDING_COUNT_MAX);
+    calls->slot_count_max = pending_count_max == 0 ? PENDING_COUNT_MAX : pending_count_max;
     list_init(&calls->idle);
     list_init(&calls->pending);
     list_init(&calls->pending_health);
@@ -119,13 +124,13 @@ void call_release_request(struct call *call)
     }
 }
 
-static uint32_t take_slot(struct calls *calls)
+static bool try_take_slot(struct calls *calls, uint32_t *ret_slot)
 {
     if (calls->free_count == 0) {
-        size_t count = MAX(calls->slot_count * 2, (size_t)256);
-        INVARIANT_LE(count,
-                SLOT_MASK +
-                        1); /* a connection has one call at most, and there are fewer descriptors */
+        size_t count = MIN(MAX(calls->slot_count * 2, (size_t)256), calls->slot_count_max);
+        if (count == calls->slot_count) {
+            return false; /* connections that were reset left calls behind, faster than they time out */
+        }
         calls->slots = xrealloc((void *)calls->slots, count * sizeof(struct call *));
         calls->free_slots = xrealloc(calls->free_slots, count * sizeof calls->free_slots[0]);
         for (size_t slot = count; slot > calls->slot_count; slot--) {
@@ -134,15 +139,20 @@ static uint32_t take_slot(struct calls *calls)
         }
         calls->slot_count = count;
     }
-    return calls->free_slots[--calls->free_count];
+    *ret_slot = calls->free_slots[--calls->free_count];
+    return true;
 }
 
-void call_set_pending(struct gatewayd *gw, struct call *call, uint64_t timeout_ms)
+bool call_set_pending(struct gatewayd *gw, struct call *call, uint64_t timeout_ms)
 {
     struct calls *calls = gw->calls;
 
     if (call->counter == 0) {
-        uint32_t slot = take_slot(calls);
+        uint32_t slot;
+        if (!try_take_slot(calls, &slot)) {
+            call_fail(gw, call, REFUSAL_TOO_MANY_TEXT);
+            return false;
+        }
         call->counter = ++calls->sequence << SLOT_BITS | slot;
         calls->slots[slot] = call;
     }
@@ -151,6 +161,7 @@ void call_set_pending(struct gatewayd *gw, struct call *call, uint64_t timeout_m
     list_remove(&call->deadline);
     list_append(timeout_ms < gw->timeout_ms ? &calls->pending_health : &calls->pending,
             &call->deadline);
+    return true;
 }
 
 struct call *call_find(struct gatewayd *gw, uint64_t counter)

@@ -61,9 +61,14 @@ static void on_tick(void *user)
     }
     watches_forget_body(gw);
     if (gw->view.state == NULL && view_begin(gw) == 0) {
-        watch_hub_advance(gw->hub, gw->view.meta.etcd_index);
+        if (watch_hub_index(gw->hub) == 0) {
+            watch_hub_advance(gw->hub, gw->view.meta.etcd_index);
+        } else {
+            subscription_catch_up(gw);
+        }
         view_end(gw);
     }
+    subscription_go_on(gw);
     gw_become_ready(gw);
     if (gw->drained && !jobs_are_busy(gw->jobs)) {
         loop_stop(gw->loop);
@@ -199,7 +204,7 @@ int gatewayd_new(const struct conf *conf, struct gatewayd **ret_gatewayd, struct
     gw->conf = conf;
     gw->timeout_ms = 5000 + 2 * conf->election_timeout_ms;
     gw->view.state_dir = join(conf->data_dir, "member/state");
-    gw->calls = calls_new();
+    gw->calls = calls_new(0);
     gw->reads = reads_new();
     gw->jobs = jobs_new();
     init_ids(gw);

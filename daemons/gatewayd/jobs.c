@@ -86,6 +86,9 @@ static void *run_job(void *user)
     return NULL;
 }
 
+static void free_job(struct gatewayd *gw, struct job *job);
+static void answer_error(struct gatewayd *gw, struct job *job);
+
 static void start_job(struct gatewayd *gw, struct call *call)
 {
     struct job *job = xcalloc(1, sizeof *job);
@@ -103,10 +106,11 @@ static void start_job(struct gatewayd *gw, struct call *call)
     list_append(&gw->jobs->running, &job->link);
     gw->jobs->running_count++;
     if (pthread_create(&job->thread, NULL, run_job, job) != 0) {
-        /* No thread to be had: the turn is longer for once. */
-        job->thread = pthread_self();
-        job->code = render(job);
-        loop_post(gw->loop, on_done, job);
+        /* Rendering it here would hold up everybody. */
+        job->code = -EAGAIN;
+        gw->jobs->running_count--;
+        answer_error(gw, job);
+        free_job(gw, job);
     }
 }
 
@@ -222,6 +226,10 @@ static void answer_error(struct gatewayd *gw, struct job *job)
         error = (struct api_error){ .code = job->code == -ENOTDIR ? 104 : 100,
             .index = job->meta.etcd_index,
             .cause = span_of(call->key.data, job->bad_bytes) };
+    } else if (job->code == -EAGAIN) {
+        error.cause = SPAN_LIT(
+                "etcdserver: no thread to list this many keys, try again later or raise the limit "
+                "of processes");
     } else if (job->code == -EFBIG) {
         error.cause = SPAN_LIT("etcdserver: the answer is too large, list what is below");
     }
@@ -273,9 +281,7 @@ static void on_done(void *user)
     struct job *job = user;
     struct gatewayd *gw = job->gw;
 
-    if (!pthread_equal(job->thread, pthread_self())) {
-        (void)pthread_join(job->thread, NULL);
-    }
+    (void)pthread_join(job->thread, NULL);
     list_remove(&job->link);
     gw->jobs->running_count--;
     close_if_last(gw->jobs, job);
@@ -326,9 +332,7 @@ struct listing_jobs *jobs_free(struct listing_jobs *jobs)
 {
     if (jobs != NULL) {
         LIST_FOREACH (job, &jobs->running, struct job, link) {
-            if (!pthread_equal(job->thread, pthread_self())) {
-                (void)pthread_join(job->thread, NULL);
-            }
+            (void)pthread_join(job->thread, NULL);
             list_remove(&job->link);
             close_if_last(jobs, job);
             drop_call(job->call);

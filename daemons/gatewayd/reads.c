@@ -16,6 +16,7 @@ enum {
     TRANSACTION_BUDGET_NS = 10 * 1000 * 1000, /* then a fresh one is begun */
     ROUND_RETRY_MS = 500,
     SMALL_ANSWER_BYTES = 64 * 1024, /* never put off */
+    SEGMENTS_INLINE_MAX = 4096,     /* of a key; above, a thread looks it up */
 };
 
 struct reads {
@@ -78,7 +79,9 @@ void reads_add_quorum(struct gatewayd *gw, struct call *call)
     if (call->kind == CALL_READ) {
         call_own_key(call);
         call_release_request(call);
-        call_set_pending(gw, call, gw->timeout_ms);
+        if (!call_set_pending(gw, call, gw->timeout_ms)) {
+            return;
+        }
     }
     list_append(&gw->reads->waiting, &call->link);
 }
@@ -126,31 +129,32 @@ static void turn_rounds(struct gatewayd *gw)
     }
 }
 
-/* The call outlives the turn. */
-static void keep(struct gatewayd *gw, struct call *call)
+/* The call outlives the turn. False: it does not. */
+static bool keep(struct gatewayd *gw, struct call *call)
 {
     if (call->counter != 0) {
-        return;
+        return true;
     }
     if (call->key.bytes > 0) {
         call_own_key(call);
         call_release_request(call);
     }
-    call_set_pending(gw, call, gw->timeout_ms);
+    return call_set_pending(gw, call, gw->timeout_ms);
 }
 
 /* There is no state to read from (a first start, a generation being exchanged or rebuilt): the calls wait for it. */
 static void postpone(struct gatewayd *gw)
 {
     LIST_FOREACH (call, &gw->reads->queue, struct call, link) {
-        keep(gw, call);
+        (void)keep(gw, call);
     }
 }
 
 void reads_put_off(struct gatewayd *gw, struct call *call)
 {
-    keep(gw, call);
-    list_append(&gw->reads->put_off, &call->link);
+    if (keep(gw, call)) {
+        list_append(&gw->reads->put_off, &call->link);
+    }
 }
 
 /* As view_begin, but a state that is being rebuilt, where what was acknowledged may be missing, is none. */
@@ -211,8 +215,26 @@ static void answer_missing(struct gatewayd *gw, struct call *call, int code, siz
     call_free(gw, call);
 }
 
+/* A key may have 500,000 segments, each of which is looked up. */
+bool reads_is_deep(struct span key)
+{
+    size_t segments = 0;
+
+    if (key.bytes < 2 * (size_t)SEGMENTS_INLINE_MAX) {
+        return false;
+    }
+    for (size_t i = 0; i < key.bytes; i++) {
+        segments += key.data[i] == '/' ? 1 : 0;
+    }
+    return segments > SEGMENTS_INLINE_MAX;
+}
+
 void reads_serve_key(struct gatewayd *gw, struct call *call)
 {
+    if (reads_is_deep(call->key)) {
+        jobs_add(gw, call);
+        return;
+    }
     const struct state_meta *meta = &gw->view.meta;
     bool is_full = http_server_is_full(gw->http);
     struct listing_request request = { .key = call->key,

@@ -74,7 +74,9 @@ void ring_add_op(struct gatewayd *gw, struct call *call, struct op *op)
 {
     struct ring *ring = gw->ring;
 
-    call_set_pending(gw, call, gw->timeout_ms);
+    if (!call_set_pending(gw, call, gw->timeout_ms)) {
+        return;
+    }
     call->op_kind = op->kind;
     op->instance = gw->instance;
     op->counter = call->counter;
@@ -273,7 +275,9 @@ void ring_change_member(struct gatewayd *gw, struct call *call, struct op *op)
     CLEANUP(buf_fini) struct buf body = BUF_INIT;
 
     call->kind = CALL_MEMBER;
-    call_set_pending(gw, call, gw->timeout_ms);
+    if (!call_set_pending(gw, call, gw->timeout_ms)) {
+        return;
+    }
     call->op_kind = op->kind;
     op->instance = gw->instance;
     op->counter = call->counter;

@@ -211,7 +211,7 @@ void answer_redirect(struct gatewayd *gw, struct http_request *request, struct s
 void answer_misdirected(struct gatewayd *gw, struct http_request *request, struct span host);
 
 /* calls.c: requests that wait. */
-struct calls *calls_new(void);
+struct calls *calls_new(size_t pending_count_max); /* 0: a million */
 struct calls *calls_free(struct calls *calls);
 /* A fresh call for the request, which will find it as its `user`. */
 struct call *call_new(struct gatewayd *gw, struct http_request *request, enum call_kind kind);
@@ -219,8 +219,8 @@ void call_free(struct gatewayd *gw, struct call *call); /* from whatever queue i
 void call_own_key(struct call *call); /* copies the key if it lies in the turn's arena */
 /* The call needs its request's bytes no more: a large request's are given back. */
 void call_release_request(struct call *call);
-/* Gives the call a counter and a deadline. */
-void call_set_pending(struct gatewayd *gw, struct call *call, uint64_t timeout_ms);
+/* Gives the call a counter and a deadline. False: too many are pending; it has been refused, and is gone. */
+bool call_set_pending(struct gatewayd *gw, struct call *call, uint64_t timeout_ms);
 struct call *call_find(struct gatewayd *gw, uint64_t counter);
 bool calls_are_pending(const struct calls *calls);
 size_t calls_pending_count(const struct calls *calls);
@@ -247,6 +247,7 @@ void reads_put_off(struct gatewayd *gw, struct call *call);
 void reads_on_granted(struct gatewayd *gw, uint64_t counter, uint64_t index);
 void reads_on_raftd_down(struct gatewayd *gw);
 void reads_turn_end(struct gatewayd *gw);
+bool reads_is_deep(struct span key); /* too deep to be looked up within a turn */
 void reads_serve_key(struct gatewayd *gw, struct call *call);
 void reads_serve_watch(struct gatewayd *gw, struct call *call);
 
@@ -290,9 +291,10 @@ void ring_drop_unwanted(struct gatewayd *gw);
 int subscription_open(struct gatewayd *gw, struct err *err);
 bool subscription_is_up(const struct subscription *subscription);
 struct subscription *subscription_close(struct subscription *subscription);
-/* Tells the hub what the history table has behind it, within an open transaction. Where it reaches not far enough
- * back, all watches are ended. */
+/* Tells the hub what the history table has behind it, within an open transaction: a slice now, the rest in the turns
+ * that follow. Where it reaches not far enough back, all watches are ended. */
 void subscription_catch_up(struct gatewayd *gw);
+void subscription_go_on(struct gatewayd *gw); /* with what is left of a gap */
 
 /* watches.c */
 void watches_register(struct gatewayd *gw, struct call *call, uint64_t next_index);

@@ -1,12 +1,13 @@
 /* subscription.c: the link to stored: batches of outcomes in, which answer writes and feed the hub.
  *
  * Batches come in order of raft index. What is missing between two of them, or was skipped, is read from the history
- * table; the hub tells nobody twice, by index. Where the table does not reach back far enough, all watches end with
+ * table, a slice a turn, and until that is done the hub is fed from there alone; it tells nobody twice, by index. Where the table does not reach back far enough, all watches end with
  * an empty body, which clients take as "ask again". */
 #include "daemons/gatewayd/shell.h"
 
 #include <errno.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/loop.h"
 #include "daemons/gatewayd/discovery.h"
@@ -22,6 +23,13 @@ struct subscription {
     struct link *link;            /* NULL: down */
     struct codec_scratch scratch; /* of the message */
     struct codec_scratch inner;   /* of what is encoded within it */
+    struct loop_waker *next_slice;
+    bool is_behind; /* the table has events for the hub that it has not been told */
+};
+
+enum {
+    SLICE_NS = 5 * 1000 * 1000,
+    SLICE_EVENTS_MAX = 1024,
 };
 
 static void tell_hub(struct gatewayd *gw, const struct event *event)
@@ -33,16 +41,37 @@ static void tell_hub(struct gatewayd *gw, const struct event *event)
     watch_hub_publish(gw->hub, event, watches_deliver, gw);
 }
 
-void subscription_catch_up(struct gatewayd *gw)
+/* Tells the hub some of what the table has; true: all of it. */
+static bool tell_slice(struct gatewayd *gw, uint64_t next)
 {
-    const struct state_meta *meta = &gw->view.meta;
-    uint64_t next = watch_hub_index(gw->hub) + 1;
+    uint64_t end_ns = clock_monotonic_ns() + SLICE_NS;
     struct state_events events;
     struct span encoded;
     uint64_t etcd_index;
     struct event event;
+    unsigned told = 0;
+    bool is_over = false;
+
+    state_events_begin(gw->view.read, next, &events);
+    while (!is_over && state_events_next(&events, &etcd_index, &encoded)) {
+        codec_scratch_reset(&gw->subscription->inner);
+        if (event_decode(encoded, &event, &gw->subscription->inner, NULL) == 0) {
+            tell_hub(gw, &event);
+        }
+        watch_hub_advance(gw->hub, etcd_index);
+        is_over = ++told == SLICE_EVENTS_MAX || clock_monotonic_ns() > end_ns;
+    }
+    state_events_end(&events);
+    return !is_over;
+}
+
+void subscription_catch_up(struct gatewayd *gw)
+{
+    const struct state_meta *meta = &gw->view.meta;
+    uint64_t next = watch_hub_index(gw->hub) + 1;
 
     if (meta->etcd_index < next) {
+        gw->subscription->is_behind = false;
         return;
     }
     if (watch_hub_count(gw->hub) > 0 &&
@@ -52,16 +81,12 @@ void subscription_catch_up(struct gatewayd *gw)
                 meta->first_event_index);
         watches_end_all(gw, false);
     }
-    if (watch_hub_count(gw->hub) > 0) {
-        state_events_begin(gw->view.read, next, &events);
-        while (state_events_next(&events, &etcd_index, &encoded)) {
-            if (event_decode(encoded, &event, &gw->subscription->inner, NULL) == 0) {
-                tell_hub(gw, &event);
-            }
-        }
-        state_events_end(&events);
+    gw->subscription->is_behind = watch_hub_count(gw->hub) > 0 && !tell_slice(gw, next);
+    if (gw->subscription->is_behind) {
+        loop_waker_wake(gw->subscription->next_slice);
+    } else {
+        watch_hub_advance(gw->hub, meta->etcd_index);
     }
-    watch_hub_advance(gw->hub, meta->etcd_index);
 }
 
 static void catch_up_now(struct gatewayd *gw)
@@ -70,6 +95,18 @@ static void catch_up_now(struct gatewayd *gw)
         subscription_catch_up(gw);
         view_end(gw);
     }
+}
+
+void subscription_go_on(struct gatewayd *gw)
+{
+    if (gw->subscription->is_behind) {
+        catch_up_now(gw);
+    }
+}
+
+static void on_next_slice(void *user)
+{
+    subscription_go_on(user);
 }
 
 static void answer_event(struct gatewayd *gw, struct call *call, const struct batch *batch,
@@ -142,6 +179,9 @@ static void take_outcome(struct gatewayd *gw, const struct batch *batch, struct 
     } else if (call != NULL && call->kind == CALL_DISCOVERY) {
         discovery_on_outcome(gw, call, &outcome);
     }
+    if (gw->subscription->is_behind) {
+        return; /* the table has it, behind what the hub has to be told first */
+    }
     if (has_event) {
         tell_hub(gw, &event);
     }
@@ -166,7 +206,9 @@ static void on_batch(struct gatewayd *gw, struct span body)
     for (size_t i = 0; i < batch.outcomes.count; i++) {
         take_outcome(gw, &batch, batch.outcomes.items[i]);
     }
-    watch_hub_advance(gw->hub, batch.etcd_index);
+    if (!subscription->is_behind) {
+        watch_hub_advance(gw->hub, batch.etcd_index);
+    }
     if (batch.last_index > gw->applied_index) {
         gw->applied_index = batch.last_index;
         gw->applied_term = batch.term;
@@ -210,6 +252,7 @@ static void change_generation(struct gatewayd *gw, uint64_t generation)
     }
     gw->applied_index = gw->view.meta.applied_index;
     gw->applied_term = gw->view.meta.applied_term;
+    gw->subscription->is_behind = false;
     if (watch_hub_index(gw->hub) == 0) {
         watch_hub_advance(gw->hub,
                 gw->view.meta.etcd_index); /* the first: nobody waits for what was before */
@@ -318,6 +361,7 @@ int subscription_open(struct gatewayd *gw, struct err *err)
     };
 
     subscription->gw = gw;
+    subscription->next_slice = loop_waker_new(gw->loop, on_next_slice, gw);
     gw->subscription = subscription;
     return link_hub_open(gw->loop, &config, &subscription->hub, err);
 }
@@ -331,6 +375,7 @@ struct subscription *subscription_close(struct subscription *subscription)
 {
     if (subscription != NULL) {
         subscription->hub = link_hub_close(subscription->hub);
+        subscription->next_slice = loop_waker_free(subscription->next_slice);
         codec_scratch_fini(&subscription->scratch);
         codec_scratch_fini(&subscription->inner);
         free(subscription);

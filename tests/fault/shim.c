@@ -12,7 +12,8 @@
  * (a message that is lost). hold waits until the rule is gone from the file, then does the call. Every hit appends
  * "PROC CALL PATH" to the file QUORATE_SHIM_LOG, if that is set.
  *
- * Calls: write pwrite writev pwritev fsync fdatasync msync ftruncate fallocate rename sendmsg. For sendmsg only Unix
+ * Calls: write pwrite writev pwritev fsync fdatasync msync ftruncate fallocate rename sendmsg pthread_create, of which
+ * `any` leaves out the last two. For sendmsg only Unix
  * sockets are looked at: the links between the daemons; their path is the one that was bound or dialled. Counts are
  * a process's own and begin anew with each reading of the file.
  *
@@ -217,7 +218,7 @@ static bool names(const char *list, const char *call)
     size_t bytes = strlen(call);
 
     if (strcmp(list, "any") == 0) {
-        return strcmp(call, "sendmsg") != 0;
+        return strcmp(call, "sendmsg") != 0 && strcmp(call, "pthread_create") != 0;
     }
     for (const char *at = strstr(list, call); at != NULL; at = strstr(at + 1, call)) {
         if ((at == list || at[-1] == ',') && (at[bytes] == '\0' || at[bytes] == ',')) {
@@ -511,4 +512,24 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
         return result;
     }
     return syscall(SYS_sendmsg, fd, message, flags);
+}
+
+/* Answers with a number, and leaves errno alone. */
+int pthread_create(
+        pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *user)
+{
+    static int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    int kept_errno = errno;
+    long result;
+    bool is_short;
+
+    if (intercept("pthread_create", -1, NULL, 0, &result, &is_short)) {
+        result = errno;
+        errno = kept_errno;
+        return (int)result;
+    }
+    if (real == NULL) {
+        *(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
+    }
+    return real(thread, attributes, start, user);
 }

@@ -178,6 +178,32 @@ def state_bytes(server):
                for path, _, names in os.walk(os.path.join(server.data_dir, "member", "state")) if "data.mdb" in names)
 
 
+def test_watchers_of_a_gatewayd_that_stood_still_are_told_all_that_they_missed():
+    """More than it is sent once it goes on: it reads the rest from the history, while new events come."""
+    with two_gateways(quick_clock=True) as server:
+        server.start()
+        poll(lambda: len(server.pids().get("gatewayd", [])) == 2, 5, "two gatewayds run")
+        watches = [Keys(server.port).watch("/w", "recursive=true&stream=true") for _ in range(16)]
+        victim = server.daemon("gatewayd")
+        os.kill(victim, signal.SIGSTOP)
+        try:
+            with Writers(server.port, "/w", count=8, timeout=5) as writers:
+                writers.wait_for(sized(4000, 8000, 20000), timeout=120)
+                os.kill(victim, signal.SIGCONT)
+                writers.wait_for(1000, timeout=60)
+        finally:
+            os.kill(victim, signal.SIGCONT)
+        acked = sorted(index for acks in writers.acked for _, index in acks)
+        for watch in watches:
+            told = []
+            while not told or told[-1] < acked[-1]:
+                told.append(watch.event()["node"]["modifiedIndex"])
+            assert told == sorted(set(told)), "an event came twice or out of order"
+            assert set(acked) <= set(told)
+            watch.close()
+        assert victim in server.pids()["gatewayd"], "it was not restarted"
+
+
 @pytest.mark.slow
 def test_gatewayd_kills_under_load_fail_no_read_but_theirs_and_leave_no_trace(measured):
     """A killed reader's place in the state is freed: the file does not grow without bound."""

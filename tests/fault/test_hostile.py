@@ -173,3 +173,26 @@ def test_writes_that_wait_are_held_once_and_further_ones_not_read(server):
             # Unread, the rest (two values) does not hold the others up.
     assert statuses <= {b"HTTP/1.1 200", b"HTTP/1.1 201", b"HTTP/1.1 500"}
     assert peak_bytes(gatewayd) < 800 * MIB
+
+
+def test_without_threads_large_and_deep_listings_are_refused_and_others_go_on(folder, shim):
+    """A key of 20,000 segments takes as many look-ups: not on the loop."""
+    with harness.Quorate(folder=folder, env=shim.env) as server:
+        server.start()
+        deep = "/d" * 20000
+        assert put(server, deep, b"x").status == 201
+        for number in range(5):
+            assert put(server, "/list/%d" % number, b"v" * MIB).status == 201
+        targets = ("/v2/keys" + deep, "/v2/keys/list")
+        for target in targets:
+            assert exchange(server.port, "GET", target, timeout=30).status == 200
+        shim.set("proc=gatewayd call=pthread_create do=error:EAGAIN")
+        for target in targets:
+            answer = exchange(server.port, "GET", target, timeout=30)
+            assert answer.status == 500 and b"no thread to list this many keys, try again later" in answer.body
+            assert exchange(server.port, "GET", "/v2/keys/list/1", timeout=30).status == 200
+        shim.set()
+        for target in targets:
+            assert exchange(server.port, "GET", target, timeout=30).status == 200
+        answer = exchange(server.port, "GET", "/v2/keys" + deep + "/none", timeout=30)
+        assert answer.status == 400 and answer.json["cause"] == deep, "not a directory"

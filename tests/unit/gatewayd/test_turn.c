@@ -2,6 +2,7 @@
  * message, who is answered when, and what happens while the other side is away. */
 #include <unistd.h>
 
+#include "proto/applied.h"
 #include "proto/link.h"
 #include "proto/propose.h"
 #include "tests/unit/gatewayd/turn_fixture.h"
@@ -265,6 +266,65 @@ static void a_watcher_that_left_is_not_counted(void **state)
     assert_int_equal(watch_hub_count(f->gw->hub), 0);
 }
 
+static void too_many_pending_requests_are_refused(void **state)
+{
+    struct fixture *f = *state;
+
+    f->gw->calls = calls_free(f->gw->calls);
+    f->gw->calls = calls_new(3);
+    for (size_t i = 0; i < 6; i++) {
+        open_client(f, i);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        ask_put(f, i);
+    }
+    for (int i = 0; i < 5; i++) {
+        run_slice(f);
+    }
+    ask_put(f, 3);
+    assert_answer(f, 3, "HTTP/1.1 500 Internal Server Error\r\n",
+            "\"cause\":\"etcdserver: too many requests; ");
+    ask(f, 4, "GET /v2/keys/seen?quorum=true HTTP/1.1\r\nHost: t\r\n\r\n");
+    assert_answer(f, 4, "HTTP/1.1 500 Internal Server Error\r\n", "too many requests");
+    ask(f, 5, "GET /v2/keys/seen HTTP/1.1\r\nHost: t\r\n\r\n");
+    assert_answer(f, 5, "HTTP/1.1 200 OK\r\n", "/seen");
+    start_raftd(f);
+    RUN_UNTIL(f, f->op_count == 3); /* those that were taken go on */
+}
+
+static void tell_beacon(struct fixture *f, uint64_t etcd_index)
+{
+    struct buf body = BUF_INIT;
+    struct beacon beacon = {
+        .generation = 1, .applied_index = APPLIED_INDEX, .etcd_index = etcd_index
+    };
+    beacon_encode(&beacon, &body);
+    send_to_gateway(f->stored_link, beacon_type, &body);
+}
+
+static void a_long_gap_is_told_in_slices(void **state)
+{
+    struct fixture *f = *state;
+    bool was_between = false;
+
+    open_client(f, 0);
+    RUN_UNTIL(f, f->gw->view.state != NULL);
+    watch_hub_reset(f->gw->hub, 5); /* as if the events from there on had not come */
+    ask(f, 0, "GET /v2/keys/k?wait=true HTTP/1.1\r\nHost: t\r\n\r\n");
+    assert_answer(f, 0, "HTTP/1.1 200 OK\r\n", "X-Etcd-Index: 30000\r\n");
+    assert_int_equal(watch_hub_count(f->gw->hub), 1);
+    tell_beacon(f, LONG_HISTORY);
+    while (watch_hub_index(f->gw->hub) < LONG_HISTORY) {
+        run_slice(f);
+        was_between = was_between || (watch_hub_index(f->gw->hub) > 5 &&
+                                             watch_hub_index(f->gw->hub) < LONG_HISTORY);
+    }
+    assert_true(was_between);
+    /* It waits for what comes behind. */
+    publish_outcome(f, APPLIED_INDEX + 1, LONG_HISTORY + 1, 77);
+    assert_answer(f, 0, "", "\"modifiedIndex\":30001");
+}
+
 #define TURN_TEST(name) cmocka_unit_test_setup_teardown(name, turn_set_up, turn_tear_down)
 
 int main(void)
@@ -284,6 +344,9 @@ int main(void)
         TURN_TEST(plain_reads_and_watches_need_neither_raftd_nor_stored),
         TURN_TEST(health_is_that_of_all_daemons),
         TURN_TEST(a_watcher_that_left_is_not_counted),
+        TURN_TEST(too_many_pending_requests_are_refused),
+        cmocka_unit_test_setup_teardown(
+                a_long_gap_is_told_in_slices, turn_set_up_with_history, turn_tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

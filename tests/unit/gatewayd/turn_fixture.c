@@ -196,8 +196,26 @@ void publish_missed(struct fixture *f, uint64_t raft_index, uint64_t etcd_index,
     buf_fini(&outcome_text);
 }
 
+static void write_events(struct state_writer *writer, uint64_t count)
+{
+    struct buf text = BUF_INIT;
+
+    for (uint64_t index = 1; index <= count; index++) {
+        struct event event = { .action = EVENT_SET,
+            .etcd_index = index,
+            .path = SPAN_LIT("/k"),
+            .value = SPAN_LIT("v"),
+            .created_index = index };
+        SET(&event, event_tag_value);
+        buf_clear(&text);
+        event_encode(&event, &text);
+        assert_int_equal(state_write_event(writer, index, buf_span(&text)), 0);
+    }
+    buf_fini(&text);
+}
+
 /* A state with one key, closed again: the gatewayd opens it. */
-static void make_state(const char *data_dir)
+static void make_state(const char *data_dir, uint64_t event_count)
 {
     struct state_writer *writer = NULL;
     char path[256];
@@ -217,8 +235,9 @@ static void make_state(const char *data_dir)
     struct schema_meta *meta = state_writer_meta(writer);
     meta->applied_index = APPLIED_INDEX;
     meta->applied_term = 2;
-    meta->etcd_index = ETCD_INDEX;
+    meta->etcd_index = event_count > 0 ? event_count : ETCD_INDEX;
     meta->cluster_id = 0xc1;
+    write_events(writer, event_count);
     assert_int_equal(state_writer_commit(writer, NULL), 0);
     (void)state_writer_close(writer);
     (void)snprintf(path, sizeof path, "%s/member/state/CURRENT", data_dir);
@@ -227,7 +246,7 @@ static void make_state(const char *data_dir)
     (void)fclose(file);
 }
 
-int turn_set_up(void **state)
+static int set_up(void **state, uint64_t event_count)
 {
     struct fixture *f = xcalloc(1, sizeof *f);
     char data_flag[128];
@@ -240,7 +259,7 @@ int turn_set_up(void **state)
     assert_non_null(getcwd(f->start_dir, sizeof f->start_dir));
     (void)snprintf(f->dir, sizeof f->dir, "/tmp/quorate-turn.XXXXXX");
     assert_non_null(mkdtemp(f->dir));
-    make_state(f->dir);
+    make_state(f->dir, event_count);
     assert_int_equal(chdir(f->dir), 0);
     (void)snprintf(data_flag, sizeof data_flag, "--data-dir=%s", f->dir);
     (void)snprintf(listen_flag, sizeof listen_flag, "--listen-client-urls=unix://client.sock");
@@ -256,6 +275,16 @@ int turn_set_up(void **state)
     memset(f->clients, -1, sizeof f->clients);
     *state = f;
     return 0;
+}
+
+int turn_set_up(void **state)
+{
+    return set_up(state, 0);
+}
+
+int turn_set_up_with_history(void **state)
+{
+    return set_up(state, LONG_HISTORY);
 }
 
 int turn_tear_down(void **state)

@@ -23,6 +23,7 @@ enum {
     CLIENTS_MAX = 8,
     APPLIED_INDEX = 20,
     ETCD_INDEX = 10,
+    LONG_HISTORY = 30000,
 };
 
 struct fixture {
@@ -69,6 +70,7 @@ void publish_outcome(struct fixture *f, uint64_t raft_index, uint64_t etcd_index
 /* The same where the batch itself was held back. */
 void publish_missed(struct fixture *f, uint64_t raft_index, uint64_t etcd_index, uint64_t counter);
 int turn_set_up(void **state);
+int turn_set_up_with_history(void **state); /* of LONG_HISTORY events; the etcd index is that */
 int turn_tear_down(void **state);
 void open_client(struct fixture *f, size_t client);
 void ask(struct fixture *f, size_t client, const char *request);
