@@ -250,6 +250,10 @@ int datadir_check(struct conf *conf, struct datadir *ret_datadir, struct err *er
     TRY(check_foreign(conf, err));
     TRY(check_log_lost(conf, &ret_datadir->is_new, err));
     TRY(check_locks(conf, err));
+    if (!ret_datadir->is_new) {
+        conf_note_add(conf, LOG_LEVEL_NOTICE, "etcdmain",
+                "the server is already initialized as member before, starting as etcd member...");
+    }
     note_strangers(conf);
     return 0;
 }

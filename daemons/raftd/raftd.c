@@ -184,6 +184,12 @@ static int recover(struct raftd *raftd, struct err *err)
     CLEANUP(storage_recovered_fini) struct storage_recovered recovered = { 0 };
 
     TRY(storage_open(raftd->conf, &raftd->storage, &recovered, err));
+    if (raftd->conf->discovery[0] != '\0') {
+        log_line(LOG_LEVEL_WARNING, "etcdserver",
+                "discovery token ignored since a cluster has already been initialized. Valid log "
+                "found at \"%s\"",
+                raftd->conf->wal_dir);
+    }
     TRY(open_append(raftd, &recovered, err));
     TRY(membership_decode(buf_span(&recovered.configuration), &raftd->membership, err));
     raftd->membership.cluster_id = recovered.base.cluster_id;

@@ -92,6 +92,28 @@ void talk_step(struct raftd *raftd, const struct raft_message *message)
     (void)raftd_step(raftd, &input);
 }
 
+/* A leader's heartbeat names no more than what this member has acknowledged to it. One that ends before that has been given an
+ * older copy of its data: what it promised with them, votes too, it does not know any more. */
+static void check_nothing_forgotten(struct raftd *raftd, const struct raft_message *message)
+{
+    struct raft_status status;
+
+    raft_get_status(raftd->raft, &status);
+    if (message->kind != RAFT_MESSAGE_HEARTBEAT || message->from != status.leader_id ||
+            message->term != status.term || message->commit <= status.last_index) {
+        return;
+    }
+    log_event(LOG_LEVEL_CRIT, "raftd.log.forgotten",
+            "action=exit error=\"tocommit(%" PRIu64 ") is out of range [lastIndex(%" PRIu64
+            ")]. Was the raft log corrupted, truncated, or lost?; %s is older than what this "
+            "member "
+            "has acknowledged: remove the member, add it again (member remove, member add) and "
+            "start "
+            "it on an empty data directory\"",
+            message->commit, status.last_index, raftd->conf->data_dir);
+    raftd_fail(raftd, CONF_EXIT_USAGE);
+}
+
 static void on_raft_message(struct raftd *raftd, uint64_t from, struct span body)
 {
     struct talk *talk = &raftd->talk;
@@ -113,6 +135,7 @@ static void on_raft_message(struct raftd *raftd, uint64_t from, struct span body
     }
     if (!changes_intercept(raftd, &message)) {
         talk_step(raftd, &message);
+        check_nothing_forgotten(raftd, &message);
     }
 }
 
@@ -338,7 +361,8 @@ void talk_on_members_changed(struct raftd *raftd)
 
 int talk_open(struct raftd *raftd, struct err *err)
 {
-    return peers_open(raftd->loop, raftd->conf, raftd->security, &events, raftd, &raftd->peers, err);
+    return peers_open(
+            raftd->loop, raftd->conf, raftd->security, &events, raftd, &raftd->peers, err);
 }
 
 void talk_begin(struct raftd *raftd)
