@@ -37,12 +37,6 @@ void clusterclock_step(struct clusterclock *clock, uint64_t time_ns, uint64_t bo
     }
 }
 
-void clusterclock_lead(struct clusterclock *clock, uint64_t boot_ns)
-{
-    set_anchor(clock, clusterclock_now(clock, boot_ns), boot_ns, 0);
-    clock->ahead_rounds = 0;
-}
-
 static void sort(int64_t *items, size_t count)
 {
     for (size_t i = 1; i < count; i++) {
@@ -55,6 +49,28 @@ static void sort(int64_t *items, size_t count)
     }
 }
 
+/* The lower one of an even count: a single clock that is far ahead must not decide. */
+static int64_t median_of(int64_t *offsets_ns, size_t count)
+{
+    sort(offsets_ns, count);
+    return offsets_ns[(count - 1) / 2];
+}
+
+void clusterclock_lead(struct clusterclock *clock, int64_t *offsets_ns, size_t count, size_t voters,
+        uint64_t boot_ns)
+{
+    uint64_t now_ns = clusterclock_now(clock, boot_ns);
+    clock->ahead_rounds = 0;
+    set_anchor(clock, now_ns, boot_ns, 0);
+    if (voters < 2 || count < voters / 2 + 1) {
+        return;
+    }
+    int64_t median_ns = median_of(offsets_ns, count);
+    if (median_ns > CLUSTERCLOCK_STEP_NS) {
+        set_anchor(clock, now_ns + (uint64_t)median_ns, boot_ns, 0);
+    }
+}
+
 void clusterclock_round(struct clusterclock *clock, int64_t *offsets_ns, size_t count,
         size_t voters, uint64_t boot_ns)
 {
@@ -64,9 +80,7 @@ void clusterclock_round(struct clusterclock *clock, int64_t *offsets_ns, size_t 
         set_anchor(clock, now_ns, boot_ns, 0);
         return;
     }
-    sort(offsets_ns, count);
-    /* The lower one of an even count: a single clock that is far ahead must not decide. */
-    int64_t median_ns = offsets_ns[(count - 1) / 2];
+    int64_t median_ns = median_of(offsets_ns, count);
     if (median_ns > CLUSTERCLOCK_STEP_NS) {
         bool is_step = voters > 1 && ++clock->ahead_rounds >= CLUSTERCLOCK_STEP_ROUNDS;
         set_anchor(clock, is_step ? now_ns + (uint64_t)median_ns : now_ns, boot_ns, 0);

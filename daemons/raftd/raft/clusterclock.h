@@ -3,7 +3,9 @@
  * Cluster time runs with CLOCK_BOOTTIME from the last value that the cluster has seen (in an entry or a heartbeat) and
  * never goes back. Only a leader corrects it: towards the median of a quorum's wall clocks, by 1 % while the two are
  * less than a second apart or cluster time is ahead; by a step forward once the median was more than a second ahead for
- * three rounds. A cluster of one steps to its own wall clock when it starts to lead first, never later.
+ * three rounds. A leader that begins looks first, at the clocks that came with the votes: after a time without any leader
+ * it would stamp its first entries with the past, and the step that follows would take their keys' lives. A cluster of one
+ * steps to its own wall clock when it starts to lead first, never later.
  * So no election, restart or single bad clock expires anything early.
  *
  * Pure: every call is given CLOCK_BOOTTIME and, where it matters, CLOCK_REALTIME. */
@@ -35,8 +37,10 @@ void clusterclock_observe(struct clusterclock *clock, uint64_t time_ns, uint64_t
 /* Steps forward to time_ns, if that is forward. */
 void clusterclock_step(struct clusterclock *clock, uint64_t time_ns, uint64_t boot_ns);
 
-/* Begins a leadership; no corrections are pending. */
-void clusterclock_lead(struct clusterclock *clock, uint64_t boot_ns);
+/* Begins a leadership; no corrections are pending. Offsets as for a round, as the election brought them: steps forward at
+ * once if their median is ahead, in a cluster of more than one. */
+void clusterclock_lead(struct clusterclock *clock, int64_t *offsets_ns, size_t count, size_t voters,
+        uint64_t boot_ns);
 
 /* One round of the leader: `offsets_ns` are wall clock minus cluster time of the members that answered (sorted in
  * place), `voters` the number that there are. Fewer than a quorum decide nothing. */

@@ -45,6 +45,13 @@ struct raft_vote_seen {
     bool granted;
 };
 
+/* A wall clock that came with a vote: where it is now is known from how long ago that was. */
+struct raft_clock_seen {
+    uint64_t id;
+    uint64_t wall_ns;
+    uint64_t seen_ns;
+};
+
 struct raft_cut_mark {
     uint64_t seq;
     uint64_t index;
@@ -132,6 +139,9 @@ struct raft {
     struct raft_vote_seen *votes;
     size_t vote_count;
     size_t vote_capacity;
+    struct raft_clock_seen *clocks; /* of this candidacy, its pre-vote included */
+    size_t clock_count;
+    size_t clock_capacity;
     uint64_t campaign_seq; /* our vote for ourselves counts once this is synced; 0: none waits */
     struct id_set removal_witnesses; /* who told us that we are out */
 

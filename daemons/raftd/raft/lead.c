@@ -81,6 +81,34 @@ static void release_leaving(struct raft *raft)
     }
 }
 
+/* Where cluster time stands as we begin: counted on from what was seen last, and by the clocks of those who elected us. */
+static void begin_clock(struct raft *raft)
+{
+    const struct members *members = raft_members_now(raft);
+    clusterclock_observe(&raft->clock, raft->log.last_time_ns, raft->now_ns);
+    uint64_t time_ns = clusterclock_now(&raft->clock, raft->now_ns);
+    raft->offset_scratch = vec_reserve(raft->offset_scratch, &raft->offset_capacity,
+            members->voters.count + 1, sizeof *raft->offset_scratch);
+    size_t count = 0;
+    if (id_set_has(&members->voters, raft->options.self_id)) {
+        raft->offset_scratch[count++] = (int64_t)(raft->wall_ns - time_ns);
+    }
+    for (size_t i = 0; i < raft->clock_count; i++) {
+        const struct raft_clock_seen *clock = &raft->clocks[i];
+        if (id_set_has(&members->voters, clock->id)) {
+            uint64_t wall_ns = clock->wall_ns + (raft->now_ns - clock->seen_ns);
+            raft->offset_scratch[count++] = (int64_t)(wall_ns - time_ns);
+        }
+    }
+    clusterclock_lead(
+            &raft->clock, raft->offset_scratch, count, members->voters.count, raft->now_ns);
+    if (clusterclock_now(&raft->clock, raft->now_ns) == 0 ||
+            (raft_is_lone_voter(raft) && !raft->led_before)) {
+        clusterclock_step(&raft->clock, raft->wall_ns, raft->now_ns);
+    }
+    raft->led_before = true;
+}
+
 void raft_lead_begin(struct raft *raft)
 {
     INVARIANT(raft->role == RAFT_ROLE_CANDIDATE);
@@ -95,13 +123,7 @@ void raft_lead_begin(struct raft *raft)
     memset(raft->rounds, 0, sizeof raft->rounds);
     raft_lead_sync_peers(raft);
 
-    clusterclock_observe(&raft->clock, raft->log.last_time_ns, raft->now_ns);
-    clusterclock_lead(&raft->clock, raft->now_ns);
-    if (clusterclock_now(&raft->clock, raft->now_ns) == 0 ||
-            (raft_is_lone_voter(raft) && !raft->led_before)) {
-        clusterclock_step(&raft->clock, raft->wall_ns, raft->now_ns);
-    }
-    raft->led_before = true;
+    begin_clock(raft);
 
     raft->lead_index = raft->log.last_index + 1;
     struct raft_entry first = { .kind = RAFT_ENTRY_EMPTY };

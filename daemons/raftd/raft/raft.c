@@ -54,6 +54,7 @@ struct raft *raft_free(struct raft *raft)
         id_set_fini(&raft->removal_witnesses);
         raft_outbox_fini(&raft->out);
         free(raft->votes);
+        free(raft->clocks);
         free(raft->cuts);
         free(raft->handed_items);
         free(raft->peers);

@@ -125,9 +125,9 @@ int raft_load_entries(struct raft *raft, struct raft_entry_span entries);
 enum raft_message_kind {
     RAFT_MESSAGE_PRE_VOTE =
             1, /* index, log_term: the sender's last entry; term: the one it would begin */
-    RAFT_MESSAGE_PRE_VOTE_REPLY = 2,
-    RAFT_MESSAGE_VOTE = 3, /* the same; transfer: past lease and pre-vote */
-    RAFT_MESSAGE_VOTE_REPLY = 4,
+    RAFT_MESSAGE_PRE_VOTE_REPLY = 2, /* wall_ns: the peer's own clock */
+    RAFT_MESSAGE_VOTE = 3,           /* the same; transfer: past lease and pre-vote */
+    RAFT_MESSAGE_VOTE_REPLY = 4,     /* likewise */
     RAFT_MESSAGE_APPEND =
             5, /* entries after (index, log_term); commit; base.members where index is 0 */
     RAFT_MESSAGE_APPEND_REPLY =

@@ -96,6 +96,21 @@ static void record_vote(struct raft *raft, uint64_t id, bool granted)
             (struct raft_vote_seen){ id, granted };
 }
 
+/* A message under way makes a clock look late, never early: of two the later is the better. */
+static void record_clock(struct raft *raft, uint64_t id, uint64_t wall_ns)
+{
+    struct raft_clock_seen *clock = NULL;
+    for (size_t i = 0; i < raft->clock_count; i++) {
+        clock = raft->clocks[i].id == id ? &raft->clocks[i] : clock;
+    }
+    if (clock == NULL) {
+        clock = VEC_PUSH(raft->clocks, raft->clock_count, raft->clock_capacity);
+    } else if (wall_ns <= clock->wall_ns + (raft->now_ns - clock->seen_ns)) {
+        return;
+    }
+    *clock = (struct raft_clock_seen){ id, wall_ns, raft->now_ns };
+}
+
 static void campaign(struct raft *raft, bool transfer);
 
 /* Decides as soon as the voters' answers do. */
@@ -142,6 +157,7 @@ static void ask_for_votes(
 
 static void pre_campaign(struct raft *raft)
 {
+    raft->clock_count = 0;
     raft_become_follower(raft, raft->term, 0);
     raft->role = RAFT_ROLE_PRE_CANDIDATE;
     ask_for_votes(raft, RAFT_MESSAGE_PRE_VOTE, raft->term + 1, false);
@@ -151,6 +167,9 @@ static void pre_campaign(struct raft *raft)
 
 static void campaign(struct raft *raft, bool transfer)
 {
+    if (raft->role != RAFT_ROLE_PRE_CANDIDATE) {
+        raft->clock_count = 0;
+    }
     raft_become_follower(raft, raft->term + 1, 0);
     raft->role = RAFT_ROLE_CANDIDATE;
     raft->vote = raft->options.self_id;
@@ -230,18 +249,21 @@ void raft_vote_on_request(struct raft *raft, const struct raft_message *message)
     bool granted = is_free && is_up_to_date(raft, message);
     if (is_pre) {
         struct raft_message *reply = raft_send(raft, RAFT_MESSAGE_PRE_VOTE_REPLY, message->from);
+        reply->wall_ns = raft->wall_ns;
         reply->reject = !granted;
         reply->term = granted ? message->term : raft->term;
         return;
     }
     INVARIANT_EQ(raft->term, message->term);
     if (!granted) {
-        raft_send(raft, RAFT_MESSAGE_VOTE_REPLY, message->from)->reject = true;
+        struct raft_message *reply = raft_send(raft, RAFT_MESSAGE_VOTE_REPLY, message->from);
+        reply->wall_ns = raft->wall_ns;
+        reply->reject = true;
         return;
     }
     raft->vote = message->from;
     raft->election_elapsed = 0;
-    (void)raft_vow(raft, RAFT_MESSAGE_VOTE_REPLY, message->from);
+    raft_vow(raft, RAFT_MESSAGE_VOTE_REPLY, message->from)->wall_ns = raft->wall_ns;
 }
 
 void raft_vote_on_reply(struct raft *raft, const struct raft_message *message)
@@ -253,6 +275,9 @@ void raft_vote_on_reply(struct raft *raft, const struct raft_message *message)
         return; /* late */
     }
     record_vote(raft, message->from, !message->reject);
+    if (message->wall_ns != 0) {
+        record_clock(raft, message->from, message->wall_ns);
+    }
     tally(raft);
 }
 

@@ -63,7 +63,7 @@ static struct clusterclock running(void)
 {
     struct clusterclock clock = { 0 };
     clusterclock_observe(&clock, start_ns, second_ns);
-    clusterclock_lead(&clock, second_ns);
+    clusterclock_lead(&clock, NULL, 0, 3, second_ns);
     return clock;
 }
 
@@ -207,6 +207,57 @@ static void leader_steps_to_the_median_of_its_followers_clocks(void **state)
             stamp_ns, lab->wall_ns - second_ns, lab->wall_ns + second_ns); /* the lower of two */
 }
 
+/* Nobody led for an hour. What the new leader stamps must not lie in the past: the step that puts it right would come
+ * after the first keys were set, and take an hour of their lives. */
+static void new_leader_begins_where_the_voters_clocks_are(void **state)
+{
+    (void)state;
+    int64_t hour = 3600 * (int64_t)second_ns;
+    struct clusterclock clock = { 0 };
+    clusterclock_observe(&clock, start_ns, second_ns);
+    clusterclock_lead(&clock, (int64_t[]){ hour, hour + 20 * MS }, 2, 3, second_ns);
+    assert_int_equal(clusterclock_now(&clock, second_ns), start_ns + (uint64_t)hour);
+    clusterclock_lead(
+            &clock, (int64_t[]){ hour, 0 }, 2, 3, second_ns); /* one of two may be wrong */
+    assert_int_equal(clusterclock_now(&clock, second_ns), start_ns + (uint64_t)hour);
+    clusterclock_lead(&clock, (int64_t[]){ hour, hour }, 2, 5, second_ns); /* no quorum */
+    assert_int_equal(clusterclock_now(&clock, second_ns), start_ns + (uint64_t)hour);
+}
+
+static void votes_bring_the_clocks_that_a_new_leader_begins_with(void **state)
+{
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT,
+                             .from = 2,
+                             .term = 1,
+                             .time_ns = start_ns / 2 });
+    while (lab_status(lab).role != RAFT_ROLE_PRE_CANDIDATE) {
+        lab_tick(lab, 1);
+    }
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_PRE_VOTE_REPLY,
+                             .from = 2,
+                             .term = 2,
+                             .wall_ns = lab->wall_ns + 20 * MS });
+    lab_sync(lab);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_VOTE_REPLY,
+                             .from = 2,
+                             .term = 2,
+                             .wall_ns = lab->wall_ns - 3 * second_ns }); /* long under way */
+    assert_int_equal(lab_status(lab).role, RAFT_ROLE_LEADER);
+    assert_int_equal(lab->ready.write.append.items[0].time_ns, lab->wall_ns);
+}
+
+static void voter_tells_its_clock(void **state)
+{
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_PRE_VOTE, .from = 2, .term = 1 });
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_PRE_VOTE_REPLY, 2)->wall_ns, lab->wall_ns);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_VOTE, .from = 2, .term = 1 });
+    assert_int_equal(lab_vowed(lab, RAFT_MESSAGE_VOTE_REPLY, 2)->message.wall_ns, lab->wall_ns);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -223,6 +274,9 @@ int main(void)
         LAB_TEST(new_leader_counts_on_from_the_last_heartbeat),
         LAB_TEST(stamps_never_fall_below_the_last_entry),
         LAB_TEST(leader_steps_to_the_median_of_its_followers_clocks),
+        cmocka_unit_test(new_leader_begins_where_the_voters_clocks_are),
+        LAB_TEST(votes_bring_the_clocks_that_a_new_leader_begins_with),
+        LAB_TEST(voter_tells_its_clock),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
