@@ -33,7 +33,9 @@ struct storage {
     struct loop *loop;
     const struct storage_events *events;
     void *user;
-    struct list waiting; /* found the disk full; to be submitted again in this order */
+    struct list
+            waiting; /* found the disk full, or came behind what did; to be submitted again in this order */
+    size_t submitted; /* with the writer */
     struct storage_stats stats;
     bool failed;
 };
@@ -162,6 +164,7 @@ static void on_completion(void *user)
     while (!list_is_empty(&completion->items)) {
         struct item *item = CONTAINER_OF(completion->items.next, struct item, writer.link);
         list_remove(&item->writer.link);
+        storage->submitted--;
         finish_item(storage, item, &completion->err);
     }
     free(completion);
@@ -284,14 +287,16 @@ static bool write_inline(struct storage *storage, struct item *item, size_t byte
     return true;
 }
 
+/* Behind what waits for space everything waits, a vote too: a write that is done stands for all before it, and with it the
+ * promises that hang on them. While the writer has any left they go through it, and come back in their order. */
 static void submit(struct storage *storage, struct item *item)
 {
-    if (!list_is_empty(&storage->waiting) && item->writer.write.entry_count > 0) {
-        /* Entries behind entries that found no space: order first. */
+    if (!list_is_empty(&storage->waiting) && storage->submitted == 0) {
         list_append(&storage->waiting, &item->writer.link);
-    } else {
-        writer_submit(storage->writer, &item->writer);
+        return;
     }
+    storage->submitted++;
+    writer_submit(storage->writer, &item->writer);
 }
 
 void storage_write(
@@ -325,7 +330,7 @@ void storage_record_snapshot(struct storage *storage, const struct storage_snaps
         item->writer.write.base = &item->base;
         own_data(item, base->configuration.bytes);
     }
-    writer_submit(storage->writer, &item->writer);
+    submit(storage, item);
 }
 
 void storage_purge_before(struct storage *storage, uint64_t index)
@@ -340,6 +345,20 @@ int storage_read(struct storage *storage, uint64_t first, uint64_t end, size_t b
     return wal_read_entries(storage->wal, first, end - 1, bytes_max, fn, user, err);
 }
 
+static void retry_waiting(struct storage *storage)
+{
+    if (list_is_empty(&storage->waiting)) {
+        return;
+    }
+    writer_resume(storage->writer);
+    while (!list_is_empty(&storage->waiting)) {
+        struct list *node = storage->waiting.next;
+        list_remove(node);
+        storage->submitted++;
+        writer_submit(storage->writer, &CONTAINER_OF(node, struct item, writer.link)->writer);
+    }
+}
+
 void storage_check(struct storage *storage)
 {
     if (!wal_has_space(storage->wal)) {
@@ -348,19 +367,8 @@ void storage_check(struct storage *storage)
     bool has_space = wal_has_space(storage->wal);
 
     storage->stats.disk_bytes = wal_disk_bytes(storage->wal);
-    if (has_space && !list_is_empty(&storage->waiting)) {
-        struct list again;
-        list_init(&again);
-        while (!list_is_empty(&storage->waiting)) {
-            struct list *node = storage->waiting.next;
-            list_remove(node);
-            list_append(&again, node);
-        }
-        while (!list_is_empty(&again)) {
-            struct list *node = again.next;
-            list_remove(node);
-            writer_submit(storage->writer, &CONTAINER_OF(node, struct item, writer.link)->writer);
-        }
+    if (has_space && storage->submitted == 0) {
+        retry_waiting(storage);
     }
     if (has_space != storage->stats.has_space) {
         storage->stats.has_space = has_space;

@@ -17,9 +17,10 @@ enum {
 struct group {
     struct list items;
     size_t entry_count;
-    uint64_t turn; /* results are taken and handed back in this order */
-    bool has_sync; /* one was begun */
-    bool is_stuck; /* the final error struck: err says which */
+    uint64_t turn;   /* results are taken and handed back in this order */
+    bool is_refused; /* something of it found no space, or was behind what did */
+    bool has_sync;   /* one was begun */
+    bool is_stuck;   /* the final error struck: err says which */
     struct wal_sync sync;
     struct err err;
     struct pace_batch pace;
@@ -46,6 +47,7 @@ struct writer {
     size_t enough;     /* entries, for whoever is_waiting */
     bool is_waiting;   /* whoever is appending waits for more before it takes the queue */
     bool is_appending; /* a thread, or the owner's, takes the queue and appends */
+    bool is_refusing;  /* something found no space: nothing behind it is taken */
     bool is_stopping;
     bool is_space_due; /* the next segment's space is to be secured */
     bool is_purge_due;
@@ -87,19 +89,27 @@ static void set_results(struct group *group, int result)
     }
 }
 
-/* All in one batch or, where that does not fit on the disk any more, each for itself. */
+/* All in one batch or, where that does not fit on the disk any more, one by one, up to the first that finds no space. */
 static void append_items(struct writer *writer, struct group *group)
 {
+    if (group->is_refused) {
+        set_results(
+                group, err_set(&group->err, -ENOSPC, "a write before this one waits for space"));
+        return;
+    }
     const struct wal_write *writes = (const struct wal_write *)(const void *)writer->writes.data;
     size_t write_count = writer->writes.bytes / sizeof(*writes);
     int r = wal_append(writer->wal, writes, write_count, &group->err);
-    if (r != -ENOSPC || write_count == 1) {
+    if (r != -ENOSPC) {
         set_results(group, r);
-        group->is_stuck = r < 0 && r != -ENOSPC;
+        group->is_stuck = r < 0;
         return;
     }
+    group->is_refused = true;
+    bool is_over = write_count == 1;
     LIST_FOREACH (item, &group->items, struct writer_item, link) {
-        item->result = wal_append(writer->wal, &item->write, 1, &group->err);
+        item->result = is_over ? -ENOSPC : wal_append(writer->wal, &item->write, 1, &group->err);
+        is_over |= item->result == -ENOSPC;
         if (item->result < 0 && item->result != -ENOSPC) {
             set_results(group, item->result); /* final: what was appended will not be synced */
             group->is_stuck = true;
@@ -180,6 +190,7 @@ static void begin_group(struct writer *writer, struct group *group)
     group->pace.was_waiting = await_company(writer);
     group->pace.was_beside = under_way(writer) > 0;
     writer->last_begun_ns = clock_monotonic_ns();
+    group->is_refused = writer->is_refusing;
     group->turn = writer->turns_taken++;
     take_items(writer, group);
     group->pace.count = group->entry_count;
@@ -188,9 +199,10 @@ static void begin_group(struct writer *writer, struct group *group)
 static void start_thread_if_due(struct writer *writer);
 
 /* Under mutex. Someone else may append while this group is synced. */
-static void end_appending(struct writer *writer)
+static void end_appending(struct writer *writer, const struct group *group)
 {
     writer->is_appending = false;
+    writer->is_refusing |= group->is_refused;
     if (may_begin(writer)) {
         start_thread_if_due(writer);
         (void)pthread_cond_signal(&writer->wake);
@@ -229,7 +241,7 @@ static void write_group(struct writer *writer)
     uint64_t began_ns = clock_monotonic_ns();
     append_group(writer, &group);
     (void)pthread_mutex_lock(&writer->mutex);
-    end_appending(writer);
+    end_appending(writer, &group);
     (void)pthread_mutex_unlock(&writer->mutex);
 
     int result = group.has_sync ? wal_sync_run(writer->wal, &group.sync) : 0;
@@ -415,7 +427,7 @@ bool writer_is_idle(struct writer *writer)
 int writer_write_inline(struct writer *writer, struct writer_item *item, struct err *err)
 {
     (void)pthread_mutex_lock(&writer->mutex);
-    bool is_mine = is_idle(writer);
+    bool is_mine = is_idle(writer) && !writer->is_refusing;
     writer->is_appending |= is_mine;
     (void)pthread_mutex_unlock(&writer->mutex);
     if (!is_mine) {
@@ -434,6 +446,7 @@ int writer_write_inline(struct writer *writer, struct writer_item *item, struct 
                                      .queued = writer->queued_entries,
                                      .sync_us = took_us });
     writer->is_appending = false;
+    writer->is_refusing |= item->result == -ENOSPC;
     writer->is_space_due |= wants_prepare;
     if (has_house_work(writer) || !list_is_empty(&writer->queue)) {
         (void)pthread_cond_signal(&writer->wake);
@@ -448,6 +461,14 @@ void writer_purge_before(struct writer *writer, uint64_t index)
     writer->purge_index = MAX(writer->purge_index, index);
     writer->is_purge_due = true;
     (void)pthread_cond_signal(&writer->wake);
+    (void)pthread_mutex_unlock(&writer->mutex);
+}
+
+void writer_resume(struct writer *writer)
+{
+    (void)pthread_mutex_lock(&writer->mutex);
+    INVARIANT(list_is_empty(&writer->queue));
+    writer->is_refusing = false;
     (void)pthread_mutex_unlock(&writer->mutex);
 }
 

@@ -2,7 +2,9 @@
  * and hands the items back: group commit clocked by the disk and by no timer.
  *
  * Votes, cuts, appends and snapshot marks all go through this one queue, so the log's order is the raft
- * core's. Once an error other than -ENOSPC has occurred every later item comes back with it.
+ * core's. Once an error other than -ENOSPC has occurred every later item comes back with it. Once an item has found no space,
+ * so does every later one, votes too, until writer_resume: whoever is told that a write is done takes all before it for
+ * done.
  *
  * Threads: submit, inline, purge and stop from the owner's (loop) thread; on_done runs on the WAL thread and
  * should do no more than post to the loop. The writer keeps the next segment prepared by itself. */
@@ -36,8 +38,8 @@ int writer_start(struct wal *wal, writer_done_fn on_done, void *user, struct wri
 void writer_submit(struct writer *writer, struct writer_item *item);
 
 /* Appends and syncs on the caller's thread if nothing is queued or under way: saves two hand-overs when idle.
- * Returns the item's result (also in item->result; on_done is not called), or -EAGAIN: the thread is busy,
- * nothing was done, submit the item instead. */
+ * Returns the item's result (also in item->result; on_done is not called), or -EAGAIN: the thread is busy, or refuses for
+ * lack of space; nothing was done, submit the item instead. */
 int writer_write_inline(struct writer *writer, struct writer_item *item, struct err *err);
 
 /* What a batch took to be written and synced of late, moving average; 0: none yet. */
@@ -48,6 +50,10 @@ bool writer_is_idle(struct writer *writer);
 
 /* Has the thread purge (wal_purge_before) when it is next idle or after its batch. */
 void writer_purge_before(struct writer *writer, uint64_t index);
+
+/* What comes from now on is tried again. Only when all that was submitted has come back, and to be followed by what was
+ * refused, in its order. */
+void writer_resume(struct writer *writer);
 
 /* Has the thread try again to secure the next segment's space (wal_has_space), for a tick while there is none. */
 void writer_retry_space(struct writer *writer);

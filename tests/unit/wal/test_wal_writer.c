@@ -394,8 +394,9 @@ static void behind_a_sync_that_failed_nothing_is_acknowledged(void **state)
     }
 }
 
-/* Large entries fill the disk in the middle of a batch; the vote behind them is taken all the same. */
-static void on_a_full_disk_each_item_has_its_own_answer(void **state)
+/* Large entries fill the disk in the middle of a batch. The vote behind them would find room, but then it would pass for
+ * done, and all before it too: so it waits with them, and so does what comes later. */
+static void on_a_full_disk_nothing_overtakes_what_was_refused(void **state)
 {
     struct bench *bench = *state;
     static uint8_t large[6000];
@@ -417,16 +418,26 @@ static void on_a_full_disk_each_item_has_its_own_answer(void **state)
     writer_submit(bench->writer, item);
     open_gate(bench);
     await_done(bench, COUNT + 1);
-    int expected[COUNT + 1] = { 0, 0, 0, -ENOSPC, -ENOSPC, 0 };
+    int expected[COUNT + 1] = { 0, 0, 0, -ENOSPC, -ENOSPC, -ENOSPC };
     for (unsigned i = 0; i <= COUNT; i++) {
         assert_int_equal(bench->done_results[i], expected[i]);
     }
     assert_int_equal(wal_last_index(bench->wal), 3);
+    struct err err = { .code = 0 };
+    struct wal_hard_state later = { 8, 0, 0 };
+    item->write.hard = &later;
+    assert_int_equal(writer_write_inline(bench->writer, item, &err), -EAGAIN);
+    writer_submit(bench->writer, item);
+    await_done(bench, COUNT + 2);
+    assert_int_equal(bench->done_results[COUNT + 1], -ENOSPC);
     bench->fault.is_disk_full = false;
     writer_retry_space(bench->writer);
+    writer_resume(bench->writer);
     writer_submit(bench->writer, item_of(bench, 3));
-    await_done(bench, COUNT + 2);
-    assert_int_equal(bench->done_results[COUNT + 1], 0);
+    writer_submit(bench->writer, item);
+    await_done(bench, COUNT + 4);
+    assert_int_equal(bench->done_results[COUNT + 2], 0);
+    assert_int_equal(bench->done_results[COUNT + 3], 0);
 }
 
 static int check_entry(void *user UNUSED, const struct wal_entry *entry)
@@ -473,7 +484,7 @@ int main(void)
         TEST(a_sync_error_fails_the_batch_and_all_that_follow),
         TEST(on_a_slow_disk_syncs_overlap_and_are_told_in_order),
         TEST(behind_a_sync_that_failed_nothing_is_acknowledged),
-        TEST(on_a_full_disk_each_item_has_its_own_answer),
+        TEST(on_a_full_disk_nothing_overtakes_what_was_refused),
         TEST(entries_are_read_back_and_purged_while_others_are_written),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
