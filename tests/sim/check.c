@@ -24,8 +24,8 @@ static void print_node(const struct node *node)
     struct raft_status status;
     struct raft_peer_status peer;
     (void)printf("  node %" PRIu64 " disk=%" PRIu64 "..%" PRIu64 " queued=%zu state=%" PRIu64,
-            node->id, node->disk.base.index, disk_last_index(&node->disk), node->disk.queued,
-            node->state.index);
+            node->id, node->store.ledger.base.index, ledger_last_index(&node->store.ledger),
+            node->store.ledger.queued, node->state.index);
     if (!node->up) {
         (void)printf(" %s\n", node->gone ? "removed" : "down");
         return;
@@ -61,24 +61,18 @@ void check_fail(const struct sim *sim, const char *format, ...)
     exit(1);
 }
 
-static uint64_t mix(uint64_t hash, uint64_t value)
-{
-    hash ^= value + UINT64_C(0x9e3779b97f4a7c15) + (hash << 6) + (hash >> 2);
-    hash *= UINT64_C(0xff51afd7ed558ccd);
-    return hash ^ (hash >> 33);
-}
-
 static uint64_t digest_entry(const struct raft_entry *entry)
 {
-    uint64_t hash = mix(1, entry->index);
-    hash = mix(hash, entry->term);
-    hash = mix(hash, entry->time_ns);
-    hash = mix(hash, (uint64_t)entry->kind);
+    uint64_t hash = machine_mix(1, entry->index);
+    hash = machine_mix(hash, entry->term);
+    hash = machine_mix(hash, entry->time_ns);
+    hash = machine_mix(hash, (uint64_t)entry->kind);
     if (entry->kind == RAFT_ENTRY_CONFIG) {
-        hash = mix(mix(hash, (uint64_t)entry->change.kind), entry->change.member_id);
+        hash = machine_mix(
+                machine_mix(hash, (uint64_t)entry->change.kind), entry->change.member_id);
     }
     for (size_t i = 0; i < entry->data.bytes; i++) {
-        hash = mix(hash, entry->data.data[i]);
+        hash = machine_mix(hash, entry->data.data[i]);
     }
     return hash;
 }
@@ -87,7 +81,7 @@ static uint64_t digest_entry(const struct raft_entry *entry)
 
 static struct check_entry *find_entry(struct check *check, uint64_t index, uint64_t term)
 {
-    size_t slot = (size_t)mix(index, term) & (check->entry_capacity - 1);
+    size_t slot = (size_t)machine_mix(index, term) & (check->entry_capacity - 1);
     while (check->entries[slot].index != 0 &&
             (check->entries[slot].index != index || check->entries[slot].term != term)) {
         slot = (slot + 1) & (check->entry_capacity - 1);
@@ -123,7 +117,8 @@ static void check_append(struct sim *sim, const struct node *node, struct raft_e
         uint64_t content = digest_entry(entry);
         struct check_entry *known = find_entry(check, entry->index, entry->term);
         if (known->index == 0) {
-            *known = (struct check_entry){ entry->index, entry->term, prev_term, content };
+            *known = (struct check_entry){ entry->index, entry->term, prev_term, content,
+                entry->time_ns, sim->now_ns };
             check->entry_count++;
         } else if (known->content != content || known->prev_term != prev_term) {
             check_fail(sim,
@@ -131,7 +126,8 @@ static void check_append(struct sim *sim, const struct node *node, struct raft_e
                     " than there is already",
                     node->id, entry->index, entry->term);
         }
-        if (i > 0 && entry->time_ns < entries.items[i - 1].time_ns) {
+        if (prev_term != 0 && entry->index > 1 &&
+                find_entry(check, entry->index - 1, prev_term)->time_ns > entry->time_ns) {
             check_fail(sim, "cluster time falls at index %" PRIu64, entry->index);
         }
     }
@@ -154,6 +150,9 @@ static void check_leader(struct sim *sim, const struct node *node, const struct 
                 check->leaders[status->term], node->id);
     }
     check->leaders[status->term] = node->id;
+    struct raft_members members;
+    raft_get_members(node->raft, &members);
+    sim->was_alone |= members.voters.count == 1;
     sim->totals[SIM_ELECTIONS]++;
     for (uint64_t index = status->base_index + 1; index <= check->committed_last; index++) {
         if (check->committed_in[index] < status->term &&
@@ -190,8 +189,8 @@ static void check_quorum_has(struct sim *sim, const struct node *leader, uint64_
     size_t have = 0;
     for (size_t i = 0; i < members.voters.count; i++) {
         const struct node *voter = sim_find_node(sim, members.voters.items[i]);
-        have += voter != NULL &&
-                (disk_term(&voter->disk, index) == term || voter->disk.base.index > index);
+        have += voter != NULL && (ledger_term(&voter->store.ledger, index) == term ||
+                                         voter->store.ledger.base.index > index);
     }
     if (have < members.voters.count / 2 + 1) {
         check_fail(sim, "leader %" PRIu64 " committed %" PRIu64 " which only %zu of %zu disks have",
@@ -237,10 +236,12 @@ static void check_durable(
         struct sim *sim, const struct node *node, const struct raft_status *status)
 {
     uint64_t index = status->durable_index;
-    bool is_safe = index == 0 || disk_term(&node->disk, index) == raft_term_at(node->raft, index);
-    for (const struct disk_write *write = node->disk.queue; write != NULL; write = write->next) {
+    bool is_safe = index == 0 ||
+                   ledger_term(&node->store.ledger, index) == raft_term_at(node->raft, index);
+    for (const struct ledger_write *write = node->store.ledger.queue; write != NULL;
+            write = write->next) {
         is_safe &= !write->cut || write->cut_index >= index;
-        is_safe &= !write->rebased || index == 0;
+        is_safe &= !write->rebased || write->is_snapshot || index == 0;
     }
     if (!is_safe) {
         check_fail(sim, "node %" PRIu64 " takes %" PRIu64 " for durable, which is not", node->id,
@@ -272,20 +273,57 @@ void check_step(struct sim *sim, struct node *node, const struct raft_ready *rea
     node->term_seen = status.term;
 }
 
-uint64_t check_apply(struct sim *sim, const struct node *node, const struct raft_entry *entry,
-        uint64_t state_before)
+/* ---- Applied -------------------------------------------------------------------------------------------------- */
+
+struct applying {
+    struct sim *sim;
+    const struct node *node;
+};
+
+/* What may make a key go early in truth: the leader's clock, fast by what clocks drift and by its slewing of 1 %; and the
+ * errors of good wall clocks, which cluster time follows when it has to step: by up to a second it may have been behind
+ * without a step, when the key was set. A lone voter trusts its own, whatever it says. And after a time without any leader one that is behind can hold cluster time back, in a quorum of two, until the
+ * others are heard: the step that then comes is right for what was set before, and early for what was set since. */
+static void on_expired(void *user, const struct machine_key *key, const struct raft_entry *entry)
+{
+    const struct applying *applying = user;
+    struct check *check = &applying->sim->check;
+    const struct check_entry *set = find_entry(check, key->set_index, key->set_term);
+    const struct check_entry *passed = find_entry(check, entry->index, entry->term);
+    if (set->index == 0 || passed->index == 0) {
+        check_fail(applying->sim, "node %" PRIu64 " expires what nobody set", applying->node->id);
+    }
+    uint64_t ttl_ns = key->deadline_ns - set->time_ns;
+    uint64_t lived_ns = passed->stamped_at_ns - set->stamped_at_ns;
+    uint64_t tolerance_ns = ttl_ns / 50 + (1000 + 3 * CLOCKS_WALL_ERROR_MS) * SIM_MS;
+    applying->sim->totals[SIM_EXPIRED]++;
+    bool is_sure = applying->sim->liar_is_ahead && !applying->sim->was_alone;
+    if (is_sure && lived_ns + tolerance_ns < ttl_ns) {
+        check_fail(applying->sim,
+                "a key set at index %" PRIu64 " for %" PRIu64 " ms was expired by %" PRIu64
+                " after %" PRIu64 " ms: cluster time went from %" PRIu64 " to %" PRIu64
+                " ms, the wall clock of slot %zu is wrong by %" PRId64 " ms",
+                key->set_index, ttl_ns / SIM_MS, entry->index, lived_ns / SIM_MS,
+                (set->time_ns - UINT64_C(1700000000000000000)) / SIM_MS,
+                (passed->time_ns - UINT64_C(1700000000000000000)) / SIM_MS, applying->sim->liar,
+                applying->sim->nodes[applying->sim->liar].clocks.wall_error_ns / (int64_t)SIM_MS);
+    }
+}
+
+void check_apply(struct sim *sim, struct node *node, const struct raft_entry *entry)
 {
     struct check *check = &sim->check;
+    struct applying applying = { sim, node };
     if (entry->index > check->committed_last || check->committed[entry->index] != entry->term) {
         check_fail(sim, "node %" PRIu64 " applied %" PRIu64 ", which is not committed", node->id,
                 entry->index);
     }
-    uint64_t state = mix(state_before, digest_entry(entry));
+    machine_apply(&node->state, entry, digest_entry(entry), on_expired, &applying);
     if (entry->index == check->states_last + 1) {
         check->states_last = entry->index;
-        check->states[entry->index] = state;
-    } else if (entry->index > check->states_last || check->states[entry->index] != state) {
+        check->states[entry->index] = node->state.digest;
+    } else if (entry->index > check->states_last ||
+               check->states[entry->index] != node->state.digest) {
         check_fail(sim, "node %" PRIu64 " has another state at %" PRIu64, node->id, entry->index);
     }
-    return state;
 }

@@ -7,6 +7,7 @@
  *   applied         the same sequence everywhere, no gap, nothing twice
  *   reads           an index granted covers all that was committed when the read was asked for
  *   time            never falls along the log
+ *   expiry          no key goes before its time has passed in truth, but for what clocks may differ
  *
  * A breach prints the seed, the virtual time and both sides, and ends the process with status 1. */
 #pragma once
@@ -21,6 +22,8 @@ struct check_entry { /* the one meaning of an (index, term) */
     uint64_t term;
     uint64_t prev_term;
     uint64_t content;
+    uint64_t time_ns;
+    uint64_t stamped_at_ns; /* true time, when its leader made it */
 };
 
 struct check {
@@ -42,6 +45,5 @@ NORETURN void check_fail(const struct sim *sim, const char *format, ...) PRINTF_
 
 /* After each step of a node. */
 void check_step(struct sim *sim, struct node *node, const struct raft_ready *ready);
-/* An entry was applied on top of the digest before it; yields the new one. */
-uint64_t check_apply(struct sim *sim, const struct node *node, const struct raft_entry *entry,
-        uint64_t state_before);
+/* Applies an entry to the node's state machine. */
+void check_apply(struct sim *sim, struct node *node, const struct raft_entry *entry);

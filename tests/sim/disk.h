@@ -1,63 +1,78 @@
-/* disk.h: a member's disk, as the log sees it: what is synced, and the writes that are queued and may yet be lost.
+/* disk.h: a member's disk: the files behind its log, in memory, as a kernel and a medium treat them.
  *
- * A power cut keeps any number of the oldest queued writes: what was not synced may still have reached the disk. */
+ * What is written lies in a cache until it is synced. A process that dies loses none of it. When the power goes each write
+ * that was not synced may be there, be lost, or be there in part, sector by sector; names follow the order in which they were
+ * given, up to some point that lies behind the last sync of the folder. After a failed sync the cache still shows what was
+ * written, and no later sync brings it to the medium, unless it is written once more.
+ * The folder itself, and the lock in it, are real. */
 #pragma once
 
-#include "common/buf.h"
-#include "daemons/raftd/raft/raft.h"
+#include "daemons/raftd/wal/io.h"
+#include "tests/sim/rng.h"
 
-/* A copy that owns its memory. */
-struct sim_members {
-    uint64_t *ids;
-    size_t voters;
-    size_t learners;
-    size_t removed;
+enum {
+    DISK_NAME_BYTES = 64,
+    DISK_NAMES_MAX = 1024,
+    DISK_FDS_MAX = 16,
 };
-struct sim_members sim_members_copy(struct raft_members members);
-struct raft_members sim_members_view(const struct sim_members *members);
-void sim_members_fini(struct sim_members *members);
 
-struct sim_entries {
-    struct raft_entry *items; /* data owned, one allocation each */
-    size_t count;
+/* One write that is not synced. */
+struct disk_change {
+    uint64_t offset;
+    size_t bytes;
+    uint8_t *before;
+};
+
+struct disk_file {
+    uint8_t *bytes;
+    size_t size;
     size_t capacity;
+    size_t size_synced;
+    struct disk_change *changes; /* oldest first */
+    size_t change_count;
+    size_t change_capacity;
+    size_t doomed_count; /* so many of the oldest: a sync of them failed */
+    unsigned users;      /* names, descriptors, name changes that may be undone */
 };
-void sim_entries_append(struct sim_entries *entries, const struct raft_entry *entry);
-void sim_entries_fini(struct sim_entries *entries);
 
-struct disk_write {
-    struct disk_write *next;
-    uint64_t seq;
-    uint64_t last_index;
-    uint64_t last_term;
-    struct raft_hard_state hard;
-    bool cut;
-    uint64_t cut_index;
-    bool rebased;
-    struct raft_base base; /* members: see base_members */
-    struct sim_members base_members;
-    struct sim_entries entries;
+struct disk_name {
+    char name[DISK_NAME_BYTES]; /* "": free */
+    struct disk_file *file;
+};
+
+/* A change of a name that a power cut may undo. */
+struct disk_renaming {
+    char name[DISK_NAME_BYTES];
+    struct disk_file *before; /* NULL: there was none */
+    bool is_joined;           /* with the one before it: a rename is two of them, and one */
 };
 
 struct disk {
-    struct raft_hard_state hard;
-    struct raft_base base; /* members are in base_members */
-    struct sim_members base_members;
-    struct sim_entries log; /* after base */
-    struct disk_write *queue;
-    struct disk_write **queue_end;
-    size_t queued;
+    struct wal_io io;
+    struct rng rng;
+    struct disk_name names[DISK_NAMES_MAX];
+    size_t name_count; /* none is in use from here on */
+    struct disk_file *fds[DISK_FDS_MAX];
+    struct disk_renaming *renamings; /* oldest first, not synced */
+    size_t renaming_count;
+    size_t renaming_capacity;
+
+    bool is_full;        /* no new file, no more space for one */
+    unsigned calls_left; /* until the power goes, once armed */
+    bool is_armed;
+    bool is_off;         /* nothing is done any more */
+    unsigned sync_fails; /* so many syncs from now one fails; 0: none */
+    bool has_failed;     /* a failure that was asked for has come */
 };
 
-void disk_init(struct disk *disk, struct raft_members members);
+/* An empty disk; chance comes from seed alone. */
+void disk_init(struct disk *disk, uint64_t seed);
 void disk_fini(struct disk *disk);
-void disk_queue(struct disk *disk, const struct raft_write *write);
-/* Makes the oldest queued write durable; false if there is none. */
-bool disk_sync_one(struct disk *disk, struct disk_write *ret_done);
-/* Loses the queue but for its `kept` oldest writes. */
-void disk_crash(struct disk *disk, size_t kept);
-uint64_t disk_last_index(const struct disk *disk);
-/* 0 if the durable log does not hold it. */
-uint64_t disk_term(const struct disk *disk, uint64_t index);
-/* Deletes entries up to index, which is durable. */
-void disk_compact(struct disk *disk, uint64_t index, struct raft_members members);
+/* The power goes with the call number `calls` from now (0: the next). */
+void disk_arm(struct disk *disk, unsigned calls);
+/* A sync fails: the `syncs`-th from now. */
+void disk_fail_sync(struct disk *disk, unsigned syncs);
+/* What the cache held is lost, or not. No descriptor may be open. */
+void disk_cut_power(struct disk *disk);
+/* After a crash: it works again. */
+void disk_restart(struct disk *disk);

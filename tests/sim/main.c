@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -137,12 +138,16 @@ static void limit_cpu(time_t seconds)
     INVARIANT_EQ(setitimer(ITIMER_PROF, &limit, NULL), 0);
 }
 
-NORETURN static void work(struct board *board, const struct plan *plan, size_t worker)
+NORETURN static void work(struct board *board, struct plan *plan, size_t worker)
 {
     static struct sim sim;
+    static char dir[128];
     static char said[1 << 16];
     struct totals *totals = &board->workers[worker].totals;
     limit_core();
+    (void)snprintf(dir, sizeof dir, "%s/%zu", plan->options.dir, worker);
+    INVARIANT_EQ(mkdir(dir, 0700), 0);
+    plan->options.dir = dir;
     if (!plan->options.verbose) {
         (void)setvbuf(stdout, said, _IOFBF, sizeof said); /* in one piece */
     }
@@ -168,6 +173,36 @@ NORETURN static void work(struct board *board, const struct plan *plan, size_t w
     _exit(0);
 }
 
+/* ---- Folders: each member's lock is in one ----------------------------------------------------------------------- */
+
+static const char *make_root(void)
+{
+    static char root[96];
+    const char *tmp = getenv("TMPDIR");
+    (void)snprintf(root, sizeof root, "%.80s/sim-XXXXXX", tmp == NULL ? "/tmp" : tmp);
+    if (mkdtemp(root) == NULL) {
+        (void)fprintf(stderr, "sim: a folder in %s: %m\n", root);
+        exit(2);
+    }
+    return root;
+}
+
+static void remove_root(const char *root, uint64_t jobs)
+{
+    char path[160];
+    for (uint64_t i = 0; i < jobs; i++) {
+        for (int slot = 0; slot < SIM_NODES_MAX; slot++) {
+            (void)snprintf(path, sizeof path, "%s/%" PRIu64 "/%d/LOCK", root, i, slot);
+            (void)unlink(path);
+            *strrchr(path, '/') = '\0';
+            (void)rmdir(path);
+        }
+        *strrchr(path, '/') = '\0';
+        (void)rmdir(path);
+    }
+    (void)rmdir(root);
+}
+
 /* A worker has ended; true if with all well. */
 static bool look_at_end(const struct board *board, size_t worker, int status)
 {
@@ -183,7 +218,7 @@ static bool look_at_end(const struct board *board, size_t worker, int status)
     return false;
 }
 
-static bool run_workers(struct board *board, const struct plan *plan)
+static bool run_workers(struct board *board, struct plan *plan)
 {
     pid_t pids[JOBS_MAX];
     bool is_well = true;
@@ -225,6 +260,22 @@ static void print_totals(const struct board *board, const struct plan *plan, uin
     (void)printf("\n");
 }
 
+static struct board *watched;
+
+/* Asked to stop: the histories under way end, and nothing is left behind. */
+static void on_signal(int signal UNUSED)
+{
+    atomic_store(&watched->has_failed, true);
+}
+
+static void watch_signals(struct board *board)
+{
+    struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+    watched = board;
+    INVARIANT_EQ(sigaction(SIGINT, &action, NULL), 0);
+    INVARIANT_EQ(sigaction(SIGTERM, &action, NULL), 0);
+}
+
 int main(int argc, char **argv)
 {
     static struct plan plan = { .first = 1, .jobs = 1 };
@@ -240,7 +291,11 @@ int main(int argc, char **argv)
             mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     INVARIANT(board != MAP_FAILED);
     uint64_t began_ns = monotonic_ns();
+    const char *root = make_root();
+    plan.options.dir = root;
+    watch_signals(board);
     bool is_well = run_workers(board, &plan);
+    remove_root(root, plan.jobs);
     print_totals(board, &plan, MAX(UINT64_C(1), monotonic_ns() - began_ns));
     return is_well ? 0 : 1;
 }

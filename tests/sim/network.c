@@ -11,16 +11,16 @@ struct sim_message *sim_message_copy(const struct node *from, const struct raft_
         sim_entries_append(&copy->entries, &message->entries.items[i]);
     }
     copy->message.entries = (struct raft_entry_span){ copy->entries.items, copy->entries.count };
+    copy->members = sim_members_copy(message->base.members);
+    copy->message.base.members = sim_members_view(&copy->members);
     if (message->kind == RAFT_MESSAGE_SNAPSHOT) {
-        copy->members = sim_members_copy(message->base.members);
-        copy->message.base.members = sim_members_view(&copy->members);
         for (size_t i = 0; i < from->snapshot_count; i++) {
             if (from->snapshots[i].index == message->base.index) {
                 INVARIANT_EQ(from->snapshots[i].term, message->base.term);
-                copy->snapshot_state = from->snapshots[i].state;
+                copy->snapshot = from->snapshots[i];
             }
         }
-        INVARIANT(copy->snapshot_state != 0);
+        INVARIANT(copy->snapshot.digest != 0);
     }
     return copy;
 }
@@ -47,7 +47,7 @@ void network_post(struct sim *sim, struct node *from, struct sim_message *take_m
         return;
     }
     if (rng_chance(&sim->rng, sim->duplicate_permille) && !is_snapshot) {
-        struct event again = { .kind = EVENT_DELIVER,
+        struct sim_event again = { .kind = EVENT_DELIVER,
             .node_id = to->id,
             .message = sim_message_copy(from, &take_message->message) };
         sim_schedule(sim, rng_below(&sim->rng, 20 * sim->delay_ns_max + 1), again);
@@ -58,7 +58,9 @@ void network_post(struct sim *sim, struct node *from, struct sim_message *take_m
     } else if (!sim->calm && rng_chance(&sim->rng, 5)) {
         delay_ns = rng_below(&sim->rng, 4000 * SIM_MS); /* longer than an election timeout */
     }
-    struct event deliver = { .kind = EVENT_DELIVER, .node_id = to->id, .message = take_message };
+    struct sim_event deliver = {
+        .kind = EVENT_DELIVER, .node_id = to->id, .message = take_message
+    };
     sim_schedule(sim, delay_ns, deliver);
 }
 

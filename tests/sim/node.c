@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "daemons/raftd/membership.h"
+#include "proto/op.h"
 #include "tests/sim/sim.h"
 
 enum {
@@ -13,20 +15,30 @@ enum {
 static int node_step(struct sim *sim, struct node *node, struct raft_input *input);
 
 static void schedule(
-        struct sim *sim, const struct node *node, uint64_t delay_ns, struct event event)
+        struct sim *sim, const struct node *node, uint64_t delay_ns, struct sim_event event)
 {
     event.node_id = node->id;
     event.life = node->life;
     sim_schedule(sim, delay_ns, event);
 }
 
+void node_set_clock(struct sim *sim, struct node *node)
+{
+    if (sim_slot(sim, node) == sim->liar) {
+        clocks_set_wall_wrong(&node->clocks, &sim->rng, sim->liar_is_ahead);
+    } else {
+        clocks_set_wall(&node->clocks, &sim->rng);
+    }
+}
+
 void node_init(struct sim *sim, struct node *node, uint64_t id, struct raft_members members)
 {
-    *node = (struct node){ .id = id };
-    node->boot_skew_ns = rng_below(&sim->rng, 1000) * 1000 * SIM_MS;
-    node->wall_skew_ns = rng_below(&sim->rng, 1000) * SIM_MS;
-    node->state.state = 1;
-    disk_init(&node->disk, members);
+    *node = (struct node){ .id = id, .told_writable = true, .state = MACHINE_INIT };
+    clocks_boot(&node->clocks, &sim->rng, sim->now_ns);
+    node_set_clock(sim, node);
+    (void)snprintf(
+            node->store.dir, sizeof node->store.dir, "%s/%zu", sim->dir, sim_slot(sim, node));
+    store_init(&node->store, id, members, sim->segment_bytes, rng_next(&sim->rng));
 }
 
 static void drop_volatile(struct node *node)
@@ -38,53 +50,124 @@ static void drop_volatile(struct node *node)
     node->read_count = 0;
     sim_entries_fini(&node->apply_queue);
     node->apply_scheduled = false;
-    node->sync_scheduled = false;
+    node->is_writing = false;
+    node->snapshot_pending = false;
     node->stored_up = false;
 }
 
 void node_fini(struct node *node)
 {
     drop_volatile(node);
-    disk_fini(&node->disk);
+    store_fini(&node->store);
     free(node->vows);
     free(node->reads);
     node->raft = raft_free(node->raft);
+}
+
+/* The snapshots that both the log and the folder know. */
+static void recover_snapshots(struct node *node, const struct storage_recovered *recovered)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < node->snapshot_count; i++) {
+        bool is_known = false;
+        for (size_t j = 0; j < recovered->snapshot_count; j++) {
+            is_known |= recovered->snapshots[j].index == node->snapshots[i].index &&
+                        recovered->snapshots[j].term == node->snapshots[i].term;
+        }
+        if (is_known &&
+                raft_term_at(node->raft, node->snapshots[i].index) == node->snapshots[i].term) {
+            node->snapshots[kept++] = node->snapshots[i];
+        }
+    }
+    node->snapshot_count = kept;
+}
+
+static void load_core(struct sim *sim, struct node *node, const struct store_recovered *recovered)
+{
+    struct raft_options options = sim->core;
+    options.self_id = node->id;
+    options.seed = rng_next(&sim->rng);
+    struct raft_base base = { .index = recovered->log.base.index,
+        .term = recovered->log.base.term,
+        .time_ns = recovered->log.base.cluster_time_ns,
+        .members = recovered->members };
+    node->raft = raft_new(&options, &recovered->log.hard, &base);
+    struct raft_entry_span entries = { recovered->log.entries, recovered->log.entry_count };
+    if (raft_load_entries(node->raft, entries) != 0) {
+        check_fail(sim, "node %" PRIu64 " cannot load its log", node->id);
+    }
+}
+
+/* Reads the log as raftd does; false if the disk failed meanwhile, and the node is down again. */
+static bool recover(struct sim *sim, struct node *node)
+{
+    struct store_recovered recovered;
+    struct err err = { 0 };
+    if (store_start(&node->store, &recovered, &err) < 0) {
+        if (!node->store.disk.has_failed && !node->store.disk.is_full) {
+            check_fail(sim, "node %" PRIu64 " cannot start: %s", node->id, err.text);
+        }
+        sim->totals[SIM_DISK_FAILURES]++;
+        if (node->store.disk.is_off) {
+            store_cut_power(&node->store);
+        }
+        return false;
+    }
+    if (!ledger_restart(&node->store.ledger, &recovered.log, &recovered.members)) {
+        check_fail(sim,
+                "node %" PRIu64 " read from its disk what its log never was: base %" PRIu64
+                " entries %zu term %" PRIu64 " vote %" PRIu64 " commit %" PRIu64,
+                node->id, recovered.log.base.index, recovered.log.entry_count,
+                recovered.log.hard.term, recovered.log.hard.vote, recovered.log.hard.commit);
+    }
+    sim->totals[SIM_RESTARTS]++;
+    sim->totals[SIM_TORN] += recovered.log.torn_bytes > 0;
+    load_core(sim, node, &recovered);
+    recover_snapshots(node, &recovered.log);
+    store_recovered_fini(&recovered);
+    return true;
+}
+
+/* Trouble with the disk, while it is read and written anew or later. */
+static void trouble_disk(struct sim *sim, struct node *node)
+{
+    disk_restart(&node->store.disk);
+    if (sim->calm) {
+        return;
+    }
+    if (rng_chance(&sim->rng, 30)) {
+        disk_arm(&node->store.disk, (unsigned)rng_below(&sim->rng, 12));
+    } else if (rng_chance(&sim->rng, 30)) {
+        disk_fail_sync(&node->store.disk, (unsigned)rng_between(&sim->rng, 1, 30));
+    }
 }
 
 void node_start(struct sim *sim, struct node *node)
 {
     INVARIANT(!node->up);
     INVARIANT(!node->gone);
+    trouble_disk(sim, node);
+    if (!recover(sim, node)) {
+        return;
+    }
     node->up = true;
     node->life++;
-    struct raft_options options = sim->core;
-    options.self_id = node->id;
-    options.seed = rng_next(&sim->rng);
-    struct raft_base base = node->disk.base;
-    base.members = sim_members_view(&node->disk.base_members);
-    node->raft = raft_new(&options, &node->disk.hard, &base);
-    size_t half = node->disk.log.count / 2;
-    int first =
-            raft_load_entries(node->raft, (struct raft_entry_span){ node->disk.log.items, half });
-    int second = raft_load_entries(node->raft,
-            (struct raft_entry_span){ node->disk.log.items + half, node->disk.log.count - half });
-    if (first != 0 || second != 0) {
-        check_fail(sim, "node %" PRIu64 " cannot load its log", node->id);
-    }
+    node->told_writable = true;
     node->role_seen = RAFT_ROLE_FOLLOWER;
-    node->term_seen = node->disk.hard.term;
+    node->term_seen = node->store.ledger.hard.term;
     node->commit_seen = 0;
     for (size_t i = node->snapshot_count; i > 0; i--) {
         struct raft_input made = { .kind = RAFT_INPUT_SNAPSHOT_MADE,
             .position = { node->snapshots[i - 1].index, node->snapshots[i - 1].term } };
         (void)node_step(sim, node, &made);
     }
-    schedule(sim, node, rng_below(&sim->rng, SIM_TICK_NS), (struct event){ .kind = EVENT_TICK });
+    schedule(
+            sim, node, rng_below(&sim->rng, SIM_TICK_NS), (struct sim_event){ .kind = EVENT_TICK });
     schedule(sim, node, rng_between(&sim->rng, 1, 300) * SIM_MS,
-            (struct event){ .kind = EVENT_STORED_BACK });
+            (struct sim_event){ .kind = EVENT_STORED_BACK });
 }
 
-void node_crash(struct sim *sim, struct node *node, bool with_power)
+void node_crash(struct sim *sim, struct node *node, enum node_end end)
 {
     INVARIANT(node->up);
     sim->totals[SIM_CRASHES]++;
@@ -92,10 +175,22 @@ void node_crash(struct sim *sim, struct node *node, bool with_power)
     node->life++;
     node->raft = raft_free(node->raft);
     drop_volatile(node);
-    disk_crash(&node->disk, (size_t)rng_below(&sim->rng, node->disk.queued + 1));
-    if (with_power) {
-        node->state = (struct sim_position){ .state = 1 };
+    store_stop(&node->store, end == NODE_END_CLEAN);
+    if (end == NODE_END_POWER) {
+        store_cut_power(&node->store);
+        node->state = MACHINE_INIT;
+        clocks_boot(&node->clocks, &sim->rng, sim->now_ns);
     }
+}
+
+/* The log failed: the power went, or the process ends as raftd does. */
+static void end_by_disk(struct sim *sim, struct node *node, const struct err *err)
+{
+    if (!node->store.disk.has_failed) {
+        check_fail(sim, "node %" PRIu64 " cannot write its log: %s", node->id, err->text);
+    }
+    sim->totals[SIM_DISK_FAILURES]++;
+    node_crash(sim, node, node->store.disk.is_off ? NODE_END_POWER : NODE_END_PROCESS);
 }
 
 /* Trouble at the worst moment: before a new term or vote is on disk, or when a leader has not committed anything yet. */
@@ -106,28 +201,36 @@ static void ambush(struct sim *sim, const struct node *node, const struct raft_r
     }
     if (ready->write.hard_changed && rng_chance(&sim->rng, 100)) {
         schedule(sim, node, rng_below(&sim->rng, 30 * SIM_MS),
-                (struct event){ .kind = EVENT_CRASH });
+                (struct sim_event){ .kind = EVENT_CRASH });
     }
     if (ready->state_changed && node->role_seen == RAFT_ROLE_LEADER && sim->with_membership &&
             rng_chance(&sim->rng, 400)) {
         schedule(sim, node, rng_below(&sim->rng, 20 * SIM_MS),
-                (struct event){ .kind = EVENT_CHANGE });
+                (struct sim_event){ .kind = EVENT_CHANGE });
     }
 }
 
 /* ---- Duties --------------------------------------------------------------------------------------------------- */
+
+/* Goes on with what is queued, unless something does already, or it waits for space. */
+static void go_on_writing(struct sim *sim, struct node *node)
+{
+    struct store *store = &node->store;
+    if (node->is_writing || store->ledger.queued == 0 || store->is_refusing) {
+        return;
+    }
+    node->is_writing = true;
+    schedule(
+            sim, node, rng_below(&sim->rng, 2 * SIM_MS), (struct sim_event){ .kind = EVENT_WRITE });
+}
 
 static void queue_write(struct sim *sim, struct node *node, const struct raft_write *write)
 {
     if (write->seq == 0) {
         return;
     }
-    disk_queue(&node->disk, write);
-    if (!node->sync_scheduled) {
-        node->sync_scheduled = true;
-        schedule(sim, node, rng_below(&sim->rng, sim->sync_ns_max + 1),
-                (struct event){ .kind = EVENT_SYNC });
-    }
+    ledger_queue(&node->store.ledger, write);
+    go_on_writing(sim, node);
 }
 
 static void keep_vow(struct node *node, const struct raft_vow *vow)
@@ -156,7 +259,7 @@ static void queue_apply(struct sim *sim, struct node *node, const struct raft_re
     }
     for (size_t i = 0; i < apply->count; i++) {
         const struct raft_entry *entry = &apply->items[i];
-        if (disk_term(&node->disk, entry->index) != entry->term) {
+        if (ledger_term(&node->store.ledger, entry->index) != entry->term) {
             check_fail(sim, "node %" PRIu64 " was handed %" PRIu64 " which its disk does not have",
                     node->id, entry->index);
         }
@@ -164,8 +267,8 @@ static void queue_apply(struct sim *sim, struct node *node, const struct raft_re
     }
     if (!node->apply_scheduled) {
         node->apply_scheduled = true;
-        schedule(sim, node, rng_below(&sim->rng, APPLY_DELAY_MS_MAX * SIM_MS),
-                (struct event){ .kind = EVENT_APPLY });
+        schedule(sim, node, rng_below(&sim->rng, (sim->calm ? 1 : APPLY_DELAY_MS_MAX) * SIM_MS),
+                (struct sim_event){ .kind = EVENT_APPLY });
     }
 }
 
@@ -203,8 +306,8 @@ static void settle_reads(struct sim *sim, struct node *node, const struct raft_r
 static int node_step(struct sim *sim, struct node *node, struct raft_input *input)
 {
     struct raft_ready ready;
-    input->now_ns = sim->now_ns + node->boot_skew_ns;
-    input->wall_ns = UINT64_C(1700000000000000000) + sim->now_ns + node->wall_skew_ns;
+    input->now_ns = clocks_boot_ns(&node->clocks, sim->now_ns);
+    input->wall_ns = clocks_wall_ns(&node->clocks, sim->now_ns);
     int result = raft_step(node->raft, input, &ready);
     sim->totals[SIM_STEPS]++;
     check_step(sim, node, &ready);
@@ -221,15 +324,15 @@ static int node_step(struct sim *sim, struct node *node, struct raft_input *inpu
     if (ready.install != NULL) {
         node->stored_up = false;
         sim_entries_fini(&node->apply_queue);
-        schedule(sim, node, SIM_MS, (struct event){ .kind = EVENT_STORED_BACK });
+        schedule(sim, node, SIM_MS, (struct sim_event){ .kind = EVENT_STORED_BACK });
     }
     settle_reads(sim, node, &ready);
     for (size_t i = 0; i < ready.need_count; i++) {
-        schedule(sim, node, rng_below(&sim->rng, 5 * SIM_MS),
-                (struct event){ .kind = EVENT_READ_BACK, .need = ready.needs[i] });
+        schedule(sim, node, rng_below(&sim->rng, (sim->calm ? 1 : 5) * SIM_MS),
+                (struct sim_event){ .kind = EVENT_READ_BACK, .need = ready.needs[i] });
     }
     if (ready.removed) {
-        node_crash(sim, node, false);
+        node_crash(sim, node, NODE_END_CLEAN);
         node->gone = true;
         return result;
     }
@@ -245,12 +348,24 @@ static int node_step(struct sim *sim, struct node *node, struct raft_input *inpu
 static void on_tick(struct sim *sim, struct node *node)
 {
     schedule(sim, node, SIM_TICK_NS - SIM_MS + rng_below(&sim->rng, 2 * SIM_MS),
-            (struct event){ .kind = EVENT_TICK });
+            (struct sim_event){ .kind = EVENT_TICK });
     struct raft_input input = { .kind = RAFT_INPUT_TICK };
     (void)node_step(sim, node, &input);
+    if (!node->up) {
+        return;
+    }
+    bool has_space = store_check_space(&node->store);
+    go_on_writing(sim, node);
+    bool writable = has_space && !node->state_is_full;
+    if (writable != node->told_writable) {
+        node->told_writable = writable;
+        struct raft_input told = { .kind = RAFT_INPUT_WRITABLE, .writable = writable };
+        (void)node_step(sim, node, &told);
+    }
 }
 
-static void keep_snapshot(struct node *node, struct sim_position position)
+/* The file is there, and durable. */
+static void keep_snapshot(struct node *node, struct machine position)
 {
     if (node->snapshot_count > 0 && node->snapshots[0].index >= position.index) {
         return;
@@ -281,8 +396,7 @@ static void on_deliver(struct sim *sim, struct node *node, const struct sim_mess
     if (after.base_index == base->index && before.base_index != base->index) {
         /* The file was there before the message was looked at; here it begins to count. */
         sim->totals[SIM_SNAPSHOTS_INSTALLED]++;
-        keep_snapshot(
-                node, (struct sim_position){ base->index, base->term, message->snapshot_state });
+        keep_snapshot(node, message->snapshot);
         node->stored_up = false;
         sim_entries_fini(&node->apply_queue);
     }
@@ -290,69 +404,136 @@ static void on_deliver(struct sim *sim, struct node *node, const struct sim_mess
 
 void node_end_snapshot(struct sim *sim, uint64_t from_id, uint64_t to_id, bool arrived)
 {
-    struct event ended = { .kind = EVENT_SNAPSHOT_ENDED,
+    struct sim_event ended = { .kind = EVENT_SNAPSHOT_ENDED,
         .node_id = from_id,
         .need = { .peer_id = to_id },
         .arrived = arrived };
     sim_schedule(sim, rng_between(&sim->rng, 1, 500) * SIM_MS, ended);
 }
 
-static void on_sync(struct sim *sim, struct node *node)
+static void on_write(struct sim *sim, struct node *node)
 {
-    struct disk_write done = { 0 };
-    uint64_t count = rng_between(&sim->rng, 1, node->disk.queued);
-    for (uint64_t i = 0; i < count; i++) {
-        INVARIANT(disk_sync_one(&node->disk, &done));
+    struct err err = { 0 };
+    struct store *store = &node->store;
+    if (!sim->calm && sim->with_ambush && rng_chance(&sim->rng, 5)) {
+        disk_arm(&store->disk, (unsigned)rng_below(&sim->rng, 10));
     }
-    node->sync_scheduled = node->disk.queued > 0;
-    if (node->sync_scheduled) {
+    int r = store_append(
+            store, (size_t)rng_between(&sim->rng, 1, MAX(store->ledger.queued, (size_t)1)), &err);
+    if (r < 0 && r != -ENOSPC) {
+        end_by_disk(sim, node, &err);
+        return;
+    }
+    node->is_writing = store->appended > 0;
+    if (node->is_writing) {
         schedule(sim, node, rng_below(&sim->rng, sim->sync_ns_max + 1),
-                (struct event){ .kind = EVENT_SYNC });
+                (struct sim_event){ .kind = EVENT_SYNC });
     }
+}
+
+static void send_vows(struct sim *sim, struct node *node, uint64_t seq)
+{
     size_t kept = 0;
     for (size_t i = 0; i < node->vow_count; i++) {
-        if (node->vows[i].after_seq <= done.seq) {
+        if (node->vows[i].after_seq <= seq) {
             network_post(sim, node, node->vows[i].message);
         } else {
             node->vows[kept++] = node->vows[i];
         }
     }
     node->vow_count = kept;
+}
+
+static void on_snapshot_recorded(
+        struct sim *sim, struct node *node, const struct ledger_write *done)
+{
+    struct err err = { 0 };
+    struct raft_input input = { .kind = RAFT_INPUT_SNAPSHOT_MADE,
+        .position = { done->snapshot.index, done->snapshot.term } };
+    node->snapshot_pending = false;
+    (void)node_step(sim, node, &input);
+    if (!done->rebased || !node->up) {
+        return;
+    }
+    input = (struct raft_input){ .kind = RAFT_INPUT_LOG_COMPACTED,
+        .position = { done->base.index, done->base.term } };
+    (void)node_step(sim, node, &input);
+    if (node->up && wal_purge_before(node->store.wal, done->base.index + 1, &err) < 0) {
+        end_by_disk(sim, node, &err);
+    }
+}
+
+static void on_written(struct sim *sim, struct node *node, const struct ledger_write *done)
+{
+    if (done->is_snapshot) {
+        on_snapshot_recorded(sim, node, done);
+        return;
+    }
+    send_vows(sim, node, done->seq);
     struct raft_input input = { .kind = RAFT_INPUT_SYNCED,
-        .synced = { done.seq, done.last_index, done.last_term } };
+        .synced = { done->seq, done->last_index, done->last_term } };
     (void)node_step(sim, node, &input);
 }
 
-static void compact(struct sim *sim, struct node *node)
+static void on_sync(struct sim *sim, struct node *node)
 {
-    size_t oldest = (size_t)rng_below(&sim->rng, node->snapshot_count);
-    uint64_t index = node->snapshots[oldest].index;
-    struct raft_status status;
-    raft_get_status(node->raft, &status);
-    struct raft_members members;
-    if (index <= status.base_index || disk_term(&node->disk, index) == 0 ||
-            !raft_get_members_at(node->raft, index, &members)) {
+    struct err err = { 0 };
+    size_t count = node->store.appended;
+    if (store_sync(&node->store, &err) < 0) {
+        end_by_disk(sim, node, &err);
         return;
     }
-    disk_compact(&node->disk, index, members);
-    struct raft_input input = { .kind = RAFT_INPUT_LOG_COMPACTED,
-        .position = { index, disk_term(&node->disk, index) } };
-    (void)node_step(sim, node, &input);
+    node->store.appended = 0;
+    node->is_writing = false;
+    /* One completion may stand for several writes. */
+    bool is_one_by_one = rng_chance(&sim->rng, 700);
+    uint64_t life = node->life;
+    for (size_t i = 0; i < count && node->up && node->life == life; i++) {
+        struct ledger_write *done = ledger_sync_one(&node->store.ledger);
+        bool is_covered = !is_one_by_one && !done->is_snapshot && i + 1 < count &&
+                          !node->store.ledger.queue->is_snapshot;
+        if (!is_covered) {
+            on_written(sim, node, done);
+        }
+        (void)ledger_write_free(done);
+    }
+    if (node->up) {
+        go_on_writing(sim, node);
+    }
+}
+
+/* Where the log is to begin once this snapshot is recorded; false: where it does. */
+static bool draw_base(struct sim *sim, struct node *node, struct raft_base *ret_base)
+{
+    struct raft_status status;
+    raft_get_status(node->raft, &status);
+    size_t oldest =
+            (size_t)rng_below(&sim->rng, MIN(node->snapshot_count, (size_t)SIM_SNAPSHOTS_KEPT));
+    const struct machine *snapshot = &node->snapshots[oldest];
+    *ret_base = (struct raft_base){
+        .index = snapshot->index, .term = snapshot->term, .time_ns = snapshot->time_ns
+    };
+    return rng_chance(&sim->rng, 700) && snapshot->index > status.base_index &&
+           raft_get_members_at(node->raft, snapshot->index, &ret_base->members);
 }
 
 static void make_snapshot(struct sim *sim, struct node *node)
 {
     uint64_t newest = node->snapshot_count > 0 ? node->snapshots[0].index : 0;
-    if (!sim->with_compaction || node->state.index < newest + SNAPSHOT_EVERY) {
+    struct raft_base base;
+    if (!sim->with_compaction || node->snapshot_pending ||
+            node->state.index < newest + SNAPSHOT_EVERY) {
         return;
     }
     keep_snapshot(node, node->state);
-    struct raft_input input = { .kind = RAFT_INPUT_SNAPSHOT_MADE,
-        .position = { node->state.index, node->state.term } };
-    (void)node_step(sim, node, &input);
-    if (node->up && rng_chance(&sim->rng, 700)) {
-        compact(sim, node);
+    if (raft_term_at(node->raft, node->state.index) != node->state.term) {
+        return; /* a snapshot from elsewhere is being installed */
     }
+    node->snapshot_pending = true;
+    bool moves = draw_base(sim, node, &base);
+    ledger_queue_snapshot(&node->store.ledger,
+            (struct storage_snapshot){ node->state.index, node->state.term }, moves ? &base : NULL);
+    go_on_writing(sim, node);
 }
 
 static void on_apply(struct sim *sim, struct node *node)
@@ -362,10 +543,7 @@ static void on_apply(struct sim *sim, struct node *node)
         return;
     }
     for (size_t i = 0; i < node->apply_queue.count; i++) {
-        const struct raft_entry *entry = &node->apply_queue.items[i];
-        node->state.state = check_apply(sim, node, entry, node->state.state);
-        node->state.index = entry->index;
-        node->state.term = entry->term;
+        check_apply(sim, node, &node->apply_queue.items[i]);
     }
     sim_entries_fini(&node->apply_queue);
     struct raft_input input = { .kind = RAFT_INPUT_APPLIED,
@@ -378,19 +556,23 @@ static void on_apply(struct sim *sim, struct node *node)
 
 static void on_read_back(struct sim *sim, struct node *node, const struct raft_need *need)
 {
-    uint64_t base = node->disk.base.index;
+    struct sim_entries entries = { 0 };
+    struct err err = { 0 };
     struct raft_input input = { .kind = RAFT_INPUT_ENTRIES_READ,
         .read = { .peer_id = need->peer_id, .first = need->first } };
-    if (need->first > base && need->first <= disk_last_index(&node->disk)) {
-        uint64_t end = MIN(need->end, disk_last_index(&node->disk) + 1);
-        size_t count = (size_t)rng_between(&sim->rng, 1, end - need->first);
-        input.read.entries =
-                (struct raft_entry_span){ node->disk.log.items + (need->first - base - 1), count };
+    int r = store_read(&node->store, need->first, need->end, need->bytes_max, &entries, &err);
+    if (r == -EBADMSG || r == -EIO) {
+        check_fail(sim, "node %" PRIu64 " cannot read its log: %s", node->id, err.text);
+    }
+    if (r == 0 && entries.count > 0) {
+        size_t count = (size_t)rng_between(&sim->rng, 1, entries.count);
+        input.read.entries = (struct raft_entry_span){ entries.items, count };
     }
     (void)node_step(sim, node, &input);
+    sim_entries_fini(&entries);
 }
 
-static int resume_at(struct sim *sim, struct node *node, struct sim_position position)
+static int resume_at(struct sim *sim, struct node *node, struct machine position)
 {
     struct raft_input input = { .kind = RAFT_INPUT_APPLY_RESUME,
         .position = { position.index, position.term } };
@@ -409,7 +591,7 @@ static void on_stored_back(struct sim *sim, struct node *node)
     }
     struct raft_status status;
     raft_get_status(node->raft, &status);
-    struct sim_position state = node->state;
+    struct machine state = node->state;
     int result = state.index >= status.base_index ? resume_at(sim, node, state) : -ESTALE;
     if (result == -ERANGE) {
         check_fail(sim, "node %" PRIu64 " lost from its log what it had applied at %" PRIu64,
@@ -422,7 +604,7 @@ static void on_stored_back(struct sim *sim, struct node *node)
     }
     if (result != 0 && node->up) {
         node->state = state; /* the base is still being written */
-        schedule(sim, node, 20 * SIM_MS, (struct event){ .kind = EVENT_STORED_BACK });
+        schedule(sim, node, 20 * SIM_MS, (struct sim_event){ .kind = EVENT_STORED_BACK });
     }
 }
 
@@ -434,7 +616,7 @@ void node_stored_restart(struct sim *sim, struct node *node, bool state_lost)
     node->stored_up = false;
     sim_entries_fini(&node->apply_queue);
     if (state_lost) {
-        node->state = (struct sim_position){ .state = 1 };
+        node->state = MACHINE_INIT;
     }
     if (rng_chance(&sim->rng, 700)) {
         struct raft_input input = { .kind = RAFT_INPUT_APPLY_PAUSE };
@@ -444,10 +626,10 @@ void node_stored_restart(struct sim *sim, struct node *node, bool state_lost)
         return;
     }
     schedule(sim, node, rng_between(&sim->rng, 1, 1000) * SIM_MS,
-            (struct event){ .kind = EVENT_STORED_BACK });
+            (struct sim_event){ .kind = EVENT_STORED_BACK });
 }
 
-static void on_snapshot_ended(struct sim *sim, struct node *node, const struct event *event)
+static void on_snapshot_ended(struct sim *sim, struct node *node, const struct sim_event *event)
 {
     struct raft_input input = { .kind = event->arrived ? RAFT_INPUT_SNAPSHOT_SENT
                                                        : RAFT_INPUT_SNAPSHOT_FAILED,
@@ -455,7 +637,7 @@ static void on_snapshot_ended(struct sim *sim, struct node *node, const struct e
     (void)node_step(sim, node, &input);
 }
 
-void node_event(struct sim *sim, struct node *node, struct event *event)
+void node_event(struct sim *sim, struct node *node, struct sim_event *event)
 {
     switch (event->kind) {
     case EVENT_TICK:
@@ -463,6 +645,9 @@ void node_event(struct sim *sim, struct node *node, struct event *event)
         break;
     case EVENT_DELIVER:
         on_deliver(sim, node, event->message);
+        break;
+    case EVENT_WRITE:
+        on_write(sim, node);
         break;
     case EVENT_SYNC:
         on_sync(sim, node);
@@ -496,15 +681,17 @@ void node_propose(struct sim *sim, struct node *node, size_t count)
         COUNT_MAX = 8,
         DATA_BYTES_MAX = 300
     };
-    static const uint8_t filler[DATA_BYTES_MAX];
-    uint8_t data[COUNT_MAX][DATA_BYTES_MAX];
+    static uint8_t data[COUNT_MAX][DATA_BYTES_MAX];
     struct raft_entry entries[COUNT_MAX] = { 0 };
     INVARIANT_LE(count, COUNT_MAX);
     for (size_t i = 0; i < count; i++) {
-        uint64_t id = ++sim->proposals;
-        size_t bytes = sizeof id + (size_t)rng_below(&sim->rng, DATA_BYTES_MAX - sizeof id);
-        memcpy(data[i], filler, sizeof filler);
-        memcpy(data[i], &id, sizeof id);
+        struct machine_op op = { .value = ++sim->proposals,
+            .key = (uint32_t)rng_below(&sim->rng, MACHINE_KEYS),
+            .ttl_ms =
+                    rng_chance(&sim->rng, 500) ? (uint32_t)rng_between(&sim->rng, 50, 30000) : 0 };
+        machine_encode(&op, data[i]);
+        size_t bytes =
+                MACHINE_OP_BYTES + (size_t)rng_below(&sim->rng, DATA_BYTES_MAX - MACHINE_OP_BYTES);
         entries[i].kind = RAFT_ENTRY_OP;
         entries[i].data = span_of(data[i], bytes);
     }
@@ -513,16 +700,30 @@ void node_propose(struct sim *sim, struct node *node, size_t count)
     (void)node_step(sim, node, &input);
 }
 
+static void encode_change(struct raft_change change, struct buf *out)
+{
+    static const enum op_kind kinds[] = {
+        [RAFT_CHANGE_ADD_LEARNER] = OP_MEMBER_ADD,
+        [RAFT_CHANGE_PROMOTE] = OP_MEMBER_PROMOTE,
+        [RAFT_CHANGE_REMOVE] = OP_MEMBER_REMOVE,
+    };
+    struct op op = { .kind = kinds[change.kind], .member_id = change.member_id };
+    SET(&op, op_tag_member_id);
+    op_encode(&op, out);
+}
+
 void node_propose_change(struct sim *sim, struct node *node, struct raft_change change)
 {
-    uint64_t id = ++sim->proposals;
-    struct raft_entry entry = {
-        .kind = RAFT_ENTRY_CONFIG, .change = change, .data = span_of(&id, sizeof id)
-    };
+    struct buf data = BUF_INIT;
+    encode_change(change, &data);
+    struct raft_entry entry = { .kind = RAFT_ENTRY_CONFIG,
+        .change = membership_change_of(buf_span(&data)),
+        .data = buf_span(&data) };
     struct raft_input input = { .kind = RAFT_INPUT_PROPOSE,
         .proposal = { ++sim->next_context, { &entry, 1 } } };
     sim->totals[SIM_CHANGES]++;
     (void)node_step(sim, node, &input);
+    buf_fini(&data);
 }
 
 void node_read(struct sim *sim, struct node *node)
@@ -543,8 +744,8 @@ void node_transfer(struct sim *sim, struct node *node, uint64_t to)
     (void)node_step(sim, node, &input);
 }
 
-void node_set_writable(struct sim *sim, struct node *node, bool writable)
+void node_set_full(struct node *node, bool log_is_full, bool state_is_full)
 {
-    struct raft_input input = { .kind = RAFT_INPUT_WRITABLE, .writable = writable };
-    (void)node_step(sim, node, &input);
+    node->store.disk.is_full = log_is_full;
+    node->state_is_full = state_is_full;
 }

@@ -21,23 +21,27 @@ const char *const sim_total_names[SIM_TOTALS_COUNT] = {
     [SIM_CHANGES] = "changes",
     [SIM_READS_GRANTED] = "reads_granted",
     [SIM_READS_REFUSED] = "reads_refused",
+    [SIM_EXPIRED] = "expired",
+    [SIM_RESTARTS] = "restarts",
+    [SIM_TORN] = "torn",
+    [SIM_DISK_FAILURES] = "disk_failures",
 };
 
 /* ---- The queue of events -------------------------------------------------------------------------------------- */
 
-static bool is_before(const struct event *a, const struct event *b)
+static bool is_before(const struct sim_event *a, const struct sim_event *b)
 {
     return a->at_ns != b->at_ns ? a->at_ns < b->at_ns : a->order < b->order;
 }
 
-static void swap(struct event *a, struct event *b)
+static void swap(struct sim_event *a, struct sim_event *b)
 {
-    struct event held = *a;
+    struct sim_event held = *a;
     *a = *b;
     *b = held;
 }
 
-void sim_schedule(struct sim *sim, uint64_t delay_ns, struct event event)
+void sim_schedule(struct sim *sim, uint64_t delay_ns, struct sim_event event)
 {
     if (sim->event_count == sim->event_capacity) {
         sim->event_capacity = sim->event_capacity == 0 ? 256 : sim->event_capacity * 2;
@@ -53,7 +57,7 @@ void sim_schedule(struct sim *sim, uint64_t delay_ns, struct event event)
     }
 }
 
-static bool next_event(struct sim *sim, uint64_t until_ns, struct event *ret_event)
+static bool next_event(struct sim *sim, uint64_t until_ns, struct sim_event *ret_event)
 {
     if (sim->event_count == 0 || sim->heap[0].at_ns > until_ns) {
         return false;
@@ -197,12 +201,12 @@ static void mend_links(struct sim *sim)
     memset(sim->cut, 0, sizeof sim->cut);
 }
 
-static void crash_all(struct sim *sim, bool with_power)
+static void crash_all(struct sim *sim, enum node_end end)
 {
     say(sim, "crash all", NULL);
     for (size_t i = 0; i < SIM_NODES_MAX; i++) {
         if (sim->nodes[i].up) {
-            node_crash(sim, &sim->nodes[i], with_power);
+            node_crash(sim, &sim->nodes[i], end);
         }
     }
 }
@@ -223,11 +227,11 @@ static void trouble_node(struct sim *sim, struct node *node, unsigned kind)
     switch (kind) {
     case 0:
         say(sim, "crash process", node);
-        node_crash(sim, node, false);
+        node_crash(sim, node, rng_chance(&sim->rng, 300) ? NODE_END_CLEAN : NODE_END_PROCESS);
         break;
     case 1:
         say(sim, "cut power", node);
-        node_crash(sim, node, true);
+        node_crash(sim, node, NODE_END_POWER);
         break;
     case 2:
         say(sim, "pause", node);
@@ -236,12 +240,22 @@ static void trouble_node(struct sim *sim, struct node *node, unsigned kind)
     case 3:
         node_stored_restart(sim, node, rng_chance(&sim->rng, 300));
         break;
-    case 4:
-        say(sim, "disk full", node);
-        node_set_writable(sim, node, false);
+    case 4: {
+        bool log_is_full = rng_chance(&sim->rng, 700);
+        say(sim, log_is_full ? "disk full" : "state's disk full", node);
+        node_set_full(node, log_is_full, !log_is_full);
+        break;
+    }
+    case 5:
+        say(sim, "sync fails", node);
+        disk_fail_sync(&node->store.disk, (unsigned)rng_between(&sim->rng, 1, sim->calm ? 2 : 5));
+        break;
+    case 6:
+        say(sim, "set clock", node);
+        node_set_clock(sim, node);
         break;
     default:
-        node_set_writable(sim, node, true);
+        node_set_full(node, false, false);
         break;
     }
 }
@@ -266,7 +280,7 @@ static void nemesis(struct sim *sim)
     } else if (draw < 74) {
         draw_weather(sim);
     } else if (draw < 86) {
-        static const unsigned kinds[] = { 2, 3, 3, 4, 5, 5 };
+        static const unsigned kinds[] = { 2, 3, 3, 4, 5, 6, 7, 7 };
         trouble_node(sim, random_node(sim, true), kinds[rng_below(&sim->rng, ARRAY_COUNT(kinds))]);
     } else if (draw < 89) {
         struct node *leader = find_leader(sim);
@@ -276,7 +290,7 @@ static void nemesis(struct sim *sim)
             node_transfer(sim, leader, rng_chance(&sim->rng, 500) ? target->id : 0);
         }
     } else if (draw < 90) {
-        crash_all(sim, rng_chance(&sim->rng, 500));
+        crash_all(sim, rng_chance(&sim->rng, 500) ? NODE_END_POWER : NODE_END_PROCESS);
     } else if (sim->with_membership) {
         change_membership(sim);
     }
@@ -291,13 +305,13 @@ static void client(struct sim *sim)
     if (rng_chance(&sim->rng, 300)) {
         node_read(sim, node);
     } else {
-        node_propose(sim, node, (size_t)rng_between(&sim->rng, 1, 5));
+        node_propose(sim, node, (size_t)rng_between(&sim->rng, 1, sim->calm ? 2 : 5));
     }
 }
 
 /* ---- A history ------------------------------------------------------------------------------------------------ */
 
-static void dispatch(struct sim *sim, struct event *event)
+static void dispatch(struct sim *sim, struct sim_event *event)
 {
     if (event->kind == EVENT_CLIENT) {
         client(sim);
@@ -327,7 +341,7 @@ static void dispatch(struct sim *sim, struct event *event)
     }
     if (event->kind == EVENT_CRASH) {
         say(sim, "ambush", node);
-        node_crash(sim, node, rng_chance(&sim->rng, 500));
+        node_crash(sim, node, rng_chance(&sim->rng, 500) ? NODE_END_POWER : NODE_END_PROCESS);
         node_start(sim, node);
         return;
     }
@@ -341,7 +355,7 @@ static void dispatch(struct sim *sim, struct event *event)
 
 static void run_until(struct sim *sim, uint64_t until_ns)
 {
-    struct event event;
+    struct sim_event event;
     while (next_event(sim, until_ns, &event)) {
         sim->now_ns = event.at_ns;
         dispatch(sim, &event);
@@ -364,11 +378,11 @@ static void heal(struct sim *sim)
             continue;
         }
         node->paused_until_ns = 0;
+        node_set_full(node, false, false);
         if (!node->up) {
             node_start(sim, node);
-        }
-        if (node->up) {
-            node_set_writable(sim, node, true);
+        } else {
+            disk_restart(&node->store.disk); /* nothing more fails */
         }
     }
 }
@@ -429,7 +443,7 @@ static void draw_core(struct sim *sim)
     sim->core.check_quorum = rng_chance(rng, 800);
     sim->core.lease_read = sim->core.check_quorum && rng_chance(rng, 400);
     sim->core.inflight_max = (uint32_t)rng_between(rng, 1, 16);
-    sim->core.append_bytes_max = (size_t)rng_between(rng, 100, 3000);
+    sim->core.append_bytes_max = (size_t)rng_between(rng, 500, 3000);
     sim->core.apply_bytes_max = (size_t)rng_between(rng, 100, 5000);
     sim->core.apply_window_bytes_max = (size_t)rng_between(rng, 100, 10000);
     sim->core.cache_bytes_max = (size_t)rng_between(rng, 0, 20000);
@@ -437,6 +451,9 @@ static void draw_core(struct sim *sim)
     sim->with_membership = rng_chance(rng, 500);
     sim->with_ambush = rng_chance(rng, 500);
     sim->with_compaction = rng_chance(rng, 700);
+    sim->segment_bytes = rng_between(rng, 2, 16) * 4096;
+    sim->liar = (size_t)rng_below(rng, SIM_NODES_MAX / 2);
+    sim->liar_is_ahead = rng_chance(rng, 700);
 }
 
 static void begin(struct sim *sim, const struct sim_options *options)
@@ -450,17 +467,20 @@ static void begin(struct sim *sim, const struct sim_options *options)
         ids[i] = ++sim->next_id;
     }
     struct raft_members members = { .voters = { ids, count } };
+    sim->was_alone = count == 1;
     for (unsigned i = 0; i < count; i++) {
         node_init(sim, &sim->nodes[i], ids[i], members);
         node_start(sim, &sim->nodes[i]);
     }
-    sim_schedule(sim, 0, (struct event){ .kind = EVENT_CLIENT });
-    sim_schedule(sim, 0, (struct event){ .kind = EVENT_NEMESIS });
+    sim_schedule(sim, 0, (struct sim_event){ .kind = EVENT_CLIENT });
+    sim_schedule(sim, 0, (struct sim_event){ .kind = EVENT_NEMESIS });
 }
 
 void sim_run(uint64_t seed, const struct sim_options *options, struct sim *sim)
 {
-    *sim = (struct sim){ .seed = seed, .rng = { seed }, .verbose = options->verbose };
+    *sim = (struct sim){
+        .seed = seed, .rng = { seed }, .verbose = options->verbose, .dir = options->dir
+    };
     draw_core(sim);
     draw_weather(sim);
     begin(sim, options);
@@ -478,7 +498,7 @@ void sim_run(uint64_t seed, const struct sim_options *options, struct sim *sim)
 
 void sim_fini(struct sim *sim)
 {
-    struct event event;
+    struct sim_event event;
     while (next_event(sim, UINT64_MAX, &event)) {
         sim_message_free(event.message);
     }

@@ -3,7 +3,9 @@
  *   sim.c      the queue of events, the world's troubles, the phases of a history
  *   network.c  messages under way
  *   node.c     a member: does the duties of its core as the real shell does
- *   disk.c     a member's log on disk
+ *   store.c    its log: the real one, on a disk of ours (disk.c), and what it must hold (ledger.c)
+ *   machine.c  its state machine
+ *   clocks.c   its clocks
  *   check.c    what must hold
  *
  * Everything that happens is an event with a time; the next one is taken from a heap. Chance comes from one generator,
@@ -11,8 +13,10 @@
 #pragma once
 
 #include "tests/sim/check.h"
-#include "tests/sim/disk.h"
+#include "tests/sim/clocks.h"
+#include "tests/sim/machine.h"
 #include "tests/sim/rng.h"
+#include "tests/sim/store.h"
 
 #define SIM_MS      UINT64_C(1000000)
 #define SIM_TICK_NS (100 * SIM_MS)
@@ -25,7 +29,8 @@ enum {
 enum event_kind {
     EVENT_TICK,
     EVENT_DELIVER,
-    EVENT_SYNC,
+    EVENT_WRITE, /* what is queued goes into the file ... */
+    EVENT_SYNC,  /* ... and to the medium */
     EVENT_APPLY,
     EVENT_READ_BACK, /* entries asked from the log on disk */
     EVENT_STORED_BACK,
@@ -40,10 +45,10 @@ struct sim_message {
     struct raft_message message; /* entries and members are in the copies */
     struct sim_entries entries;
     struct sim_members members;
-    uint64_t snapshot_state; /* what the snapshot holds */
+    struct machine snapshot; /* what the file holds */
 };
 
-struct event {
+struct sim_event {
     uint64_t at_ns;
     uint64_t order; /* ties go by it */
     enum event_kind kind;
@@ -54,14 +59,9 @@ struct event {
     bool arrived;          /* SNAPSHOT_ENDED */
 };
 
-struct sim_position {
-    uint64_t index;
-    uint64_t term;
-    uint64_t state;
-};
-
 enum {
-    SIM_SNAPSHOTS_MAX = 3
+    SIM_SNAPSHOTS_MAX = 5,
+    SIM_SNAPSHOTS_KEPT = 3
 };
 
 struct pending_vow {
@@ -81,18 +81,20 @@ struct node {
     uint64_t life;
     uint64_t paused_until_ns;
     struct raft *raft;
-    struct disk disk;
-    uint64_t boot_skew_ns;
-    uint64_t wall_skew_ns;
-    bool sync_scheduled;
+    struct store store;
+    struct clocks clocks;
+    bool is_writing;    /* an event goes on with the queue */
+    bool told_writable; /* what the core was last told */
+    bool state_is_full; /* the state machine's disk */
     struct pending_vow *vows;
     size_t vow_count;
     size_t vow_capacity;
 
     /* The state machine. */
-    struct sim_position state; /* survives a crash of the process, not of the power */
-    struct sim_position snapshots[SIM_SNAPSHOTS_MAX]; /* newest first */
+    struct machine state; /* survives a crash of the process, not of the power */
+    struct machine snapshots[SIM_SNAPSHOTS_MAX]; /* files, newest first */
     size_t snapshot_count;
+    bool snapshot_pending; /* the newest is not in the log yet */
     bool stored_up;
     struct sim_entries apply_queue;
     bool apply_scheduled;
@@ -117,21 +119,27 @@ enum sim_total {
     SIM_CHANGES,
     SIM_READS_GRANTED,
     SIM_READS_REFUSED,
+    SIM_EXPIRED,
+    SIM_RESTARTS,
+    SIM_TORN,
+    SIM_DISK_FAILURES,
     SIM_TOTALS_COUNT,
 };
 extern const char *const sim_total_names[SIM_TOTALS_COUNT];
 
 struct sim_options {
     unsigned members; /* 0: drawn */
+    const char *dir;  /* where the members' folders lie */
     bool verbose;
 };
 
 struct sim {
     uint64_t seed;
+    const char *dir;
     struct rng rng;
     uint64_t now_ns;
     uint64_t order;
-    struct event *heap;
+    struct sim_event *heap;
     size_t event_count;
     size_t event_capacity;
     struct node nodes[SIM_NODES_MAX];
@@ -152,6 +160,10 @@ struct sim {
     bool with_membership;
     bool with_ambush; /* crashes and changes aim at the moments that are hardest to get right */
     bool with_compaction;
+    uint64_t segment_bytes;
+    bool was_alone; /* a single voter trusts its wall clock at its start */
+    size_t liar;    /* the slot whose wall clock is wrong */
+    bool liar_is_ahead;
 
     uint64_t totals[SIM_TOTALS_COUNT];
 };
@@ -160,7 +172,7 @@ struct sim {
 void sim_run(uint64_t seed, const struct sim_options *options, struct sim *sim);
 void sim_fini(struct sim *sim);
 
-void sim_schedule(struct sim *sim, uint64_t delay_ns, struct event event);
+void sim_schedule(struct sim *sim, uint64_t delay_ns, struct sim_event event);
 struct node *sim_find_node(struct sim *sim, uint64_t id);
 static inline size_t sim_slot(const struct sim *sim, const struct node *node)
 {
@@ -174,16 +186,21 @@ struct sim_message *sim_message_copy(const struct node *from, const struct raft_
 void sim_message_free(struct sim_message *message);
 
 /* node.c */
+void node_set_clock(struct sim *sim, struct node *node);
 void node_init(struct sim *sim, struct node *node, uint64_t id, struct raft_members members);
 void node_fini(struct node *node);
 void node_start(struct sim *sim, struct node *node);
-/* with_power: the state machine's state and unsynced writes are lost too (some of them). */
-void node_crash(struct sim *sim, struct node *node, bool with_power);
+enum node_end {
+    NODE_END_CLEAN,   /* asked to stop */
+    NODE_END_PROCESS, /* killed */
+    NODE_END_POWER,   /* the state machine's state is lost, and what was not synced may be */
+};
+void node_crash(struct sim *sim, struct node *node, enum node_end end);
 void node_end_snapshot(struct sim *sim, uint64_t from_id, uint64_t to_id, bool arrived);
-void node_event(struct sim *sim, struct node *node, struct event *event);
+void node_event(struct sim *sim, struct node *node, struct sim_event *event);
 void node_propose(struct sim *sim, struct node *node, size_t count);
 void node_propose_change(struct sim *sim, struct node *node, struct raft_change change);
 void node_read(struct sim *sim, struct node *node);
 void node_transfer(struct sim *sim, struct node *node, uint64_t to);
-void node_set_writable(struct sim *sim, struct node *node, bool writable);
+void node_set_full(struct node *node, bool log_is_full, bool state_is_full);
 void node_stored_restart(struct sim *sim, struct node *node, bool state_lost);

@@ -1,0 +1,71 @@
+/* ledger.h: what a member's log must amount to, whatever becomes of its disk: the writes that were reported durable, and
+ * those that were not yet, in their order.
+ *
+ * What a restart reads from the disk must be the durable part and any number of the oldest of the others: none torn, none
+ * out of turn, nothing else. */
+#pragma once
+
+#include "common/buf.h"
+#include "daemons/raftd/raft/raft.h"
+#include "daemons/raftd/recovered.h"
+
+/* A copy that owns its memory. */
+struct sim_members {
+    uint64_t *ids;
+    size_t voters;
+    size_t learners;
+    size_t removed;
+};
+struct sim_members sim_members_copy(struct raft_members members);
+struct raft_members sim_members_view(const struct sim_members *members);
+void sim_members_fini(struct sim_members *members);
+
+struct sim_entries {
+    struct raft_entry *items; /* data owned, one allocation each */
+    size_t count;
+    size_t capacity;
+};
+void sim_entries_append(struct sim_entries *entries, const struct raft_entry *entry);
+void sim_entries_fini(struct sim_entries *entries);
+
+struct ledger_write {
+    struct ledger_write *next;
+    uint64_t seq;
+    uint64_t last_index;
+    uint64_t last_term;
+    struct raft_hard_state hard;
+    bool cut;
+    uint64_t cut_index;
+    bool is_snapshot; /* no write of the core: records one, and moves the base if rebased */
+    struct storage_snapshot snapshot;
+    bool rebased;
+    struct raft_base base; /* members: see base_members */
+    struct sim_members base_members;
+    struct sim_entries entries;
+};
+
+struct ledger {
+    struct raft_hard_state hard;
+    struct raft_base base; /* members are in base_members */
+    struct sim_members base_members;
+    struct sim_entries log; /* after base */
+    struct ledger_write *queue;
+    struct ledger_write **queue_end;
+    size_t queued;
+};
+
+void ledger_init(struct ledger *ledger, struct raft_members members);
+void ledger_fini(struct ledger *ledger);
+void ledger_queue(struct ledger *ledger, const struct raft_write *write);
+/* moved: where the log begins from then on; NULL: as it was. */
+void ledger_queue_snapshot(
+        struct ledger *ledger, struct storage_snapshot snapshot, const struct raft_base *moved);
+/* The oldest queued write is durable; it is the caller's, for ledger_write_free. */
+struct ledger_write *ledger_sync_one(struct ledger *ledger);
+struct ledger_write *ledger_write_free(struct ledger_write *write); /* always NULL */
+/* A restart has read this: true if it is what it may be. What was queued and is not in it is gone. */
+bool ledger_restart(struct ledger *ledger, const struct storage_recovered *recovered,
+        const struct raft_members *members);
+uint64_t ledger_last_index(const struct ledger *ledger);
+/* 0 if the durable log does not hold it. */
+uint64_t ledger_term(const struct ledger *ledger, uint64_t index);

@@ -1,0 +1,249 @@
+/* store.c: the shell's storage.c, without its threads. */
+#include "tests/sim/store.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "daemons/raftd/membership.h"
+
+enum {
+    RESERVE_BYTES = 2048,
+    CLUSTER_ID = 0xc1,
+    GROUP_MAX = 64
+};
+
+static void free_members(struct raft_members *members)
+{
+    free((void *)(uintptr_t)members->voters.items);
+    free((void *)(uintptr_t)members->learners.items);
+    free((void *)(uintptr_t)members->removed.items);
+    *members = (struct raft_members){ 0 };
+}
+
+void store_recovered_fini(struct store_recovered *recovered)
+{
+    storage_recovered_fini(&recovered->log);
+    free_members(&recovered->members);
+}
+
+static struct wal_config config_of(struct store *store)
+{
+    return (struct wal_config){ .dir = store->dir,
+        .segment_bytes = store->segment_bytes,
+        .reserve_bytes = RESERVE_BYTES,
+        .io = &store->disk.io };
+}
+
+static struct wal_base base_of(
+        const struct store *store, const struct raft_base *base, struct buf *configuration)
+{
+    static const struct membership nameless;
+    buf_clear(configuration);
+    membership_encode(&nameless, &base->members, configuration);
+    return (struct wal_base){
+        .index = base->index,
+        .term = base->term,
+        .cluster_time_ns = base->time_ns,
+        .cluster_id = CLUSTER_ID,
+        .member_id = store->member_id,
+        .configuration = buf_span(configuration),
+    };
+}
+
+/* ---- Life ----------------------------------------------------------------------------------------------------- */
+
+void store_init(struct store *store, uint64_t member_id, struct raft_members members,
+        uint64_t segment_bytes, uint64_t seed)
+{
+    CLEANUP(buf_fini) struct buf configuration = BUF_INIT;
+    struct err err = { 0 };
+    store->member_id = member_id;
+    store->segment_bytes = segment_bytes;
+    store->appended = 0;
+    store->is_refusing = false;
+    disk_init(&store->disk, seed);
+    ledger_init(&store->ledger, members);
+    struct wal_config config = config_of(store);
+    struct wal_base base =
+            base_of(store, &(struct raft_base){ .members = members }, &configuration);
+    struct wal_hard_state hard = { 0 };
+    if (wal_create(&config, &base, &hard, &store->wal, &err) < 0) {
+        (void)fprintf(stderr, "sim: a new log in %s: %s\n", store->dir, err.text);
+        abort();
+    }
+    store_stop(store, true);
+}
+
+void store_fini(struct store *store)
+{
+    if (store->wal != NULL) {
+        store_stop(store, false);
+    }
+    disk_fini(&store->disk);
+    ledger_fini(&store->ledger);
+}
+
+int store_start(struct store *store, struct store_recovered *ret_recovered, struct err *err)
+{
+    struct wal_config config = config_of(store);
+    CLEANUP(membership_fini) struct membership membership = { 0 };
+
+    *ret_recovered = (struct store_recovered){ 0 };
+    store->appended = 0;
+    store->is_refusing = false;
+    TRY(wal_open(&config, &store->wal, err));
+    int r = storage_recovered_read(store->wal, &ret_recovered->log, err);
+    if (r == 0) {
+        r = wal_start_append(store->wal, err);
+    }
+    if (r == 0) {
+        r = membership_decode(buf_span(&ret_recovered->log.configuration), &membership, err);
+    }
+    if (r < 0) {
+        storage_recovered_fini(&ret_recovered->log);
+        store_stop(store, false);
+        return r;
+    }
+    membership_roles(&membership, &ret_recovered->members);
+    return 0;
+}
+
+void store_stop(struct store *store, bool is_clean)
+{
+    bool was_off = store->disk.is_off;
+    store->disk.is_off |= !is_clean; /* nothing more is written */
+    store->wal = wal_close(store->wal);
+    store->disk.is_off = was_off;
+}
+
+void store_cut_power(struct store *store)
+{
+    INVARIANT(store->wal == NULL);
+    disk_cut_power(&store->disk);
+}
+
+/* ---- Writing -------------------------------------------------------------------------------------------------- */
+
+/* A ledger's write as the log takes it, with the memory that it needs. */
+struct outgoing {
+    struct wal_base base;
+    struct wal_hard_state hard;
+    struct wal_snapshot snapshot;
+    struct wal_entry *entries;
+    struct buf configuration;
+};
+
+static void outgoing_fini(struct outgoing *outgoing)
+{
+    free(outgoing->entries);
+    buf_fini(&outgoing->configuration);
+}
+
+static struct wal_write fill_write(
+        const struct store *store, struct outgoing *out, const struct ledger_write *write)
+{
+    struct wal_write filled = { .has_cut = write->cut, .cut_index = write->cut_index };
+    *out = (struct outgoing){ .configuration = BUF_INIT };
+    if (write->rebased) {
+        struct raft_base base = write->base;
+        base.members = sim_members_view(&write->base_members);
+        out->base = base_of(store, &base, &out->configuration);
+        out->base.reset = !write->is_snapshot;
+        filled.base = &out->base;
+    }
+    if (write->is_snapshot) {
+        out->snapshot = (struct wal_snapshot){ write->snapshot.index, write->snapshot.term };
+        filled.snapshot = &out->snapshot;
+        return filled;
+    }
+    if (write->rebased && write->base.index > 0) {
+        out->snapshot = (struct wal_snapshot){ write->base.index, write->base.term };
+        filled.snapshot = &out->snapshot;
+    }
+    out->hard = (struct wal_hard_state){ write->hard.term, write->hard.vote, write->hard.commit };
+    filled.hard = &out->hard;
+    out->entries = xcalloc(write->entries.count, sizeof *out->entries);
+    for (size_t i = 0; i < write->entries.count; i++) {
+        const struct raft_entry *entry = &write->entries.items[i];
+        out->entries[i] = (struct wal_entry){ .index = entry->index,
+            .term = entry->term,
+            .time_ns = entry->time_ns,
+            .kind = (uint8_t)entry->kind,
+            .data = entry->data };
+    }
+    filled.entries = out->entries;
+    filled.entry_count = write->entries.count;
+    return filled;
+}
+
+int store_append(struct store *store, size_t count, struct err *err)
+{
+    struct outgoing outgoing[GROUP_MAX];
+    struct wal_write writes[GROUP_MAX] = { { .base = NULL } };
+    const struct ledger_write *write = store->ledger.queue;
+
+    INVARIANT_EQ(store->appended, 0);
+    INVARIANT(!store->is_refusing);
+    count = MIN(MIN(count, store->ledger.queued), (size_t)GROUP_MAX);
+    for (size_t i = 0; i < count; i++, write = write->next) {
+        writes[i] = fill_write(store, &outgoing[i], write);
+    }
+    int r = wal_append(store->wal, writes, count, err);
+    store->appended = r == 0 ? count : 0;
+    for (size_t i = 0; r == -ENOSPC && i < count; i++) {
+        /* Each for itself, up to the first that finds no room. */
+        if (wal_append(store->wal, &writes[i], 1, err) < 0) {
+            break;
+        }
+        store->appended++;
+    }
+    store->is_refusing = r == -ENOSPC;
+    for (size_t i = 0; i < count; i++) {
+        outgoing_fini(&outgoing[i]);
+    }
+    return r;
+}
+
+int store_sync(struct store *store, struct err *err)
+{
+    TRY(wal_sync(store->wal, err));
+    if (wal_wants_prepare(store->wal)) {
+        (void)wal_prepare_next(store->wal, NULL);
+    }
+    return 0;
+}
+
+bool store_check_space(struct store *store)
+{
+    if (!wal_has_space(store->wal)) {
+        (void)wal_prepare_next(store->wal, NULL);
+    }
+    bool has_space = wal_has_space(store->wal);
+    store->is_refusing = store->is_refusing && !has_space;
+    return has_space;
+}
+
+/* ---- Reading -------------------------------------------------------------------------------------------------- */
+
+static int collect_entry(void *user, const struct wal_entry *entry)
+{
+    struct raft_entry copy = { .index = entry->index,
+        .term = entry->term,
+        .time_ns = entry->time_ns,
+        .kind = (enum raft_entry_kind)entry->kind,
+        .data = entry->data };
+    if (entry->kind == RAFT_ENTRY_CONFIG) {
+        copy.change = membership_change_of(entry->data);
+    }
+    sim_entries_append(user, &copy);
+    return 0;
+}
+
+int store_read(struct store *store, uint64_t first, uint64_t end, size_t bytes_max,
+        struct sim_entries *ret_entries, struct err *err)
+{
+    int r = wal_read_entries(
+            store->wal, first, end - 1, bytes_max, collect_entry, ret_entries, err);
+    return r < 0 ? r : 0;
+}
