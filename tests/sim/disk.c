@@ -467,8 +467,14 @@ void disk_cut_power(struct disk *disk)
     }
 }
 
+void disk_spare(struct disk *disk)
+{
+    disk->is_armed = false;
+    disk->sync_fails = 0;
+}
+
 void disk_restart(struct disk *disk)
 {
-    disk->is_off = disk->is_armed = disk->has_failed = false;
-    disk->sync_fails = 0;
+    disk_spare(disk);
+    disk->is_off = disk->has_failed = false;
 }

@@ -74,5 +74,7 @@ void disk_arm(struct disk *disk, unsigned calls);
 void disk_fail_sync(struct disk *disk, unsigned syncs);
 /* What the cache held is lost, or not. No descriptor may be open. */
 void disk_cut_power(struct disk *disk);
+/* No failure comes any more, but for what has failed. */
+void disk_spare(struct disk *disk);
 /* After a crash: it works again. */
 void disk_restart(struct disk *disk);

@@ -7,7 +7,7 @@
 
 #include "common/buf.h"
 #include "daemons/raftd/raft/raft.h"
-#include "daemons/raftd/recovered.h"
+#include "daemons/raftd/recovery.h"
 
 /* A copy that owns its memory. */
 struct sim_members {

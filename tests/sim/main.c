@@ -179,7 +179,7 @@ static const char *make_root(void)
 {
     static char root[96];
     const char *tmp = getenv("TMPDIR");
-    (void)snprintf(root, sizeof root, "%.80s/sim-XXXXXX", tmp == NULL ? "/tmp" : tmp);
+    (void)snprintf(root, sizeof root, "%.80s/sim-XXXXXX", tmp == NULL ? "/var/tmp" : tmp);
     if (mkdtemp(root) == NULL) {
         (void)fprintf(stderr, "sim: a folder in %s: %m\n", root);
         exit(2);

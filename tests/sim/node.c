@@ -191,6 +191,9 @@ static void end_by_disk(struct sim *sim, struct node *node, const struct err *er
     }
     sim->totals[SIM_DISK_FAILURES]++;
     node_crash(sim, node, node->store.disk.is_off ? NODE_END_POWER : NODE_END_PROCESS);
+    if (sim->calm) {
+        node_start(sim, node); /* it failed before, and shows only now */
+    }
 }
 
 /* Trouble at the worst moment: before a new term or vote is on disk, or when a leader has not committed anything yet. */
@@ -212,11 +215,10 @@ static void ambush(struct sim *sim, const struct node *node, const struct raft_r
 
 /* ---- Duties --------------------------------------------------------------------------------------------------- */
 
-/* Goes on with what is queued, unless something does already, or it waits for space. */
+/* Goes on with what is queued, unless something does already, or it waits for space or for a sync. */
 static void go_on_writing(struct sim *sim, struct node *node)
 {
-    struct store *store = &node->store;
-    if (node->is_writing || store->ledger.queued == 0 || store->is_refusing) {
+    if (node->is_writing || !store_may_append(&node->store)) {
         return;
     }
     node->is_writing = true;
@@ -418,16 +420,21 @@ static void on_write(struct sim *sim, struct node *node)
     if (!sim->calm && sim->with_ambush && rng_chance(&sim->rng, 5)) {
         disk_arm(&store->disk, (unsigned)rng_below(&sim->rng, 10));
     }
-    int r = store_append(
-            store, (size_t)rng_between(&sim->rng, 1, MAX(store->ledger.queued, (size_t)1)), &err);
+    size_t before = store->sync_count;
+    size_t count = (size_t)rng_between(&sim->rng, 1, store->ledger.queued - store->appended);
+    int r = store_append(store, count, rng_chance(&sim->rng, 300), &err);
     if (r < 0 && r != -ENOSPC) {
         end_by_disk(sim, node, &err);
         return;
     }
-    node->is_writing = store->appended > 0;
-    if (node->is_writing) {
-        schedule(sim, node, rng_below(&sim->rng, sim->sync_ns_max + 1),
-                (struct sim_event){ .kind = EVENT_SYNC });
+    node->is_writing = false;
+    if (store->sync_count == before) {
+        return; /* no space, or it has to wait for those under way */
+    }
+    schedule(sim, node, rng_below(&sim->rng, sim->sync_ns_max + 1),
+            (struct sim_event){ .kind = EVENT_SYNC });
+    if (sim->with_many_syncs) {
+        go_on_writing(sim, node);
     }
 }
 
@@ -478,17 +485,15 @@ static void on_written(struct sim *sim, struct node *node, const struct ledger_w
 static void on_sync(struct sim *sim, struct node *node)
 {
     struct err err = { 0 };
-    size_t count = node->store.appended;
-    if (store_sync(&node->store, &err) < 0) {
+    int count = store_sync(&node->store, &err);
+    if (count < 0) {
         end_by_disk(sim, node, &err);
         return;
     }
-    node->store.appended = 0;
-    node->is_writing = false;
     /* One completion may stand for several writes. */
     bool is_one_by_one = rng_chance(&sim->rng, 700);
     uint64_t life = node->life;
-    for (size_t i = 0; i < count && node->up && node->life == life; i++) {
+    for (int i = 0; i < count && node->up && node->life == life; i++) {
         struct ledger_write *done = ledger_sync_one(&node->store.ledger);
         bool is_covered = !is_one_by_one && !done->is_snapshot && i + 1 < count &&
                           !node->store.ledger.queue->is_snapshot;

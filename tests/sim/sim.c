@@ -382,7 +382,7 @@ static void heal(struct sim *sim)
         if (!node->up) {
             node_start(sim, node);
         } else {
-            disk_restart(&node->store.disk); /* nothing more fails */
+            disk_spare(&node->store.disk);
         }
     }
 }
@@ -451,6 +451,7 @@ static void draw_core(struct sim *sim)
     sim->with_membership = rng_chance(rng, 500);
     sim->with_ambush = rng_chance(rng, 500);
     sim->with_compaction = rng_chance(rng, 700);
+    sim->with_many_syncs = rng_chance(rng, 400);
     sim->segment_bytes = rng_between(rng, 2, 16) * 4096;
     sim->liar = (size_t)rng_below(rng, SIM_NODES_MAX / 2);
     sim->liar_is_ahead = rng_chance(rng, 700);

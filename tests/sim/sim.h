@@ -160,6 +160,7 @@ struct sim {
     bool with_membership;
     bool with_ambush; /* crashes and changes aim at the moments that are hardest to get right */
     bool with_compaction;
+    bool with_many_syncs;
     uint64_t segment_bytes;
     bool was_alone; /* a single voter trusts its wall clock at its start */
     size_t liar;    /* the slot whose wall clock is wrong */

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "daemons/raftd/membership.h"
+#include "daemons/raftd/wal/internal.h"
 
 enum {
     RESERVE_BYTES = 2048,
@@ -90,10 +91,10 @@ int store_start(struct store *store, struct store_recovered *ret_recovered, stru
     CLEANUP(membership_fini) struct membership membership = { 0 };
 
     *ret_recovered = (struct store_recovered){ 0 };
-    store->appended = 0;
+    store->appended = store->sync_count = 0;
     store->is_refusing = false;
     TRY(wal_open(&config, &store->wal, err));
-    int r = storage_recovered_read(store->wal, &ret_recovered->log, err);
+    int r = recovery_read(store->wal, &ret_recovered->log, err);
     if (r == 0) {
         r = wal_start_append(store->wal, err);
     }
@@ -113,6 +114,12 @@ void store_stop(struct store *store, bool is_clean)
 {
     bool was_off = store->disk.is_off;
     store->disk.is_off |= !is_clean; /* nothing more is written */
+    for (size_t i = 0; i < store->sync_count; i++) {
+        if (!store->syncs[i].is_nothing) {
+            (void)wal_sync_end(store->wal, &store->syncs[i].sync, -EIO, NULL);
+        }
+    }
+    store->sync_count = 0;
     store->wal = wal_close(store->wal);
     store->disk.is_off = was_off;
 }
@@ -177,28 +184,89 @@ static struct wal_write fill_write(
     return filled;
 }
 
-int store_append(struct store *store, size_t count, struct err *err)
+bool store_may_append(const struct store *store)
+{
+    return store->ledger.queued > store->appended && !store->is_refusing &&
+           store->sync_count < STORE_SYNCS_MAX;
+}
+
+/* Whether so much may not fit into the segment: then the log waits for all syncs, and nobody here would end them. */
+static bool may_roll(const struct store *store, const struct wal_write *writes, size_t count)
+{
+    enum {
+        WRITE_BYTES = 4096, /* without its entries: more than any */
+        ENTRY_BYTES = 64
+    };
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        bytes += WRITE_BYTES;
+        for (size_t j = 0; j < writes[i].entry_count; j++) {
+            bytes += ENTRY_BYTES + writes[i].entries[j].data.bytes;
+        }
+    }
+    return store->wal->end + bytes + store->wal->reserve_bytes > store->wal->file.capacity;
+}
+
+static void run_sync(struct store *store, struct store_sync *sync)
+{
+    sync->result = sync->is_nothing ? 0 : wal_sync_run(store->wal, &sync->sync);
+    sync->has_run = true;
+}
+
+static int begin_sync(struct store *store, size_t count, bool is_early, struct err *err)
+{
+    struct store_sync *sync = &store->syncs[store->sync_count];
+    *sync = (struct store_sync){ .count = count };
+    int r = wal_sync_begin(store->wal, &sync->sync, err);
+    TRY(r);
+    sync->is_nothing = r == 0;
+    store->sync_count++;
+    store->appended += count;
+    if (is_early) {
+        run_sync(store, sync);
+    }
+    return 0;
+}
+
+/* All at once or, where that does not fit any more, one by one, up to the first that finds no space. */
+static int append_writes(struct store *store, const struct wal_write *writes, size_t count,
+        size_t *ret_done, struct err *err)
+{
+    int r = wal_append(store->wal, writes, count, err);
+    *ret_done = r == 0 ? count : 0;
+    for (size_t i = 0; r == -ENOSPC && count > 1 && i < count; i++) {
+        int one = wal_append(store->wal, &writes[i], 1, err);
+        if (one < 0) {
+            return one;
+        }
+        (*ret_done)++;
+    }
+    return r;
+}
+
+int store_append(struct store *store, size_t count, bool is_early, struct err *err)
 {
     struct outgoing outgoing[GROUP_MAX];
     struct wal_write writes[GROUP_MAX] = { { .base = NULL } };
     const struct ledger_write *write = store->ledger.queue;
+    int r = 0;
 
-    INVARIANT_EQ(store->appended, 0);
-    INVARIANT(!store->is_refusing);
-    count = MIN(MIN(count, store->ledger.queued), (size_t)GROUP_MAX);
+    for (size_t i = 0; i < store->appended; i++) {
+        write = write->next;
+    }
+    count = MIN(MIN(count, store->ledger.queued - store->appended), (size_t)GROUP_MAX);
     for (size_t i = 0; i < count; i++, write = write->next) {
         writes[i] = fill_write(store, &outgoing[i], write);
     }
-    int r = wal_append(store->wal, writes, count, err);
-    store->appended = r == 0 ? count : 0;
-    for (size_t i = 0; r == -ENOSPC && i < count; i++) {
-        /* Each for itself, up to the first that finds no room. */
-        if (wal_append(store->wal, &writes[i], 1, err) < 0) {
-            break;
+    if (store->sync_count == 0 || !may_roll(store, writes, count)) {
+        size_t done = 0;
+        r = append_writes(store, writes, count, &done, err);
+        store->is_refusing = r == -ENOSPC;
+        if (done > 0 && (r == 0 || r == -ENOSPC)) {
+            int begun = begin_sync(store, done, is_early, err);
+            r = begun < 0 ? begun : r;
         }
-        store->appended++;
     }
-    store->is_refusing = r == -ENOSPC;
     for (size_t i = 0; i < count; i++) {
         outgoing_fini(&outgoing[i]);
     }
@@ -207,11 +275,21 @@ int store_append(struct store *store, size_t count, struct err *err)
 
 int store_sync(struct store *store, struct err *err)
 {
-    TRY(wal_sync(store->wal, err));
+    INVARIANT_LT(0, store->sync_count);
+    struct store_sync sync = store->syncs[0];
+    if (!sync.has_run) {
+        run_sync(store, &sync);
+    }
+    store->sync_count--;
+    memmove(store->syncs, store->syncs + 1, store->sync_count * sizeof store->syncs[0]);
+    if (!sync.is_nothing) {
+        TRY(wal_sync_end(store->wal, &sync.sync, sync.result, err));
+    }
     if (wal_wants_prepare(store->wal)) {
         (void)wal_prepare_next(store->wal, NULL);
     }
-    return 0;
+    store->appended -= sync.count;
+    return (int)sync.count;
 }
 
 bool store_check_space(struct store *store)

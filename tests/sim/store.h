@@ -1,13 +1,27 @@
 /* store.h: a member's log: the real one (daemons/raftd/wal) on a disk of ours, and the ledger of what it must hold.
  *
- * Takes the writes of a core as the shell's storage.c does: in their order, as many at once as there are, one sync for them;
- * what finds the disk full waits with all behind it. The caller says when, and tells the core. */
+ * Takes the writes of a core as the shell's storage.c does: in their order, as many at once as there are, one sync for them,
+ * several syncs on their way at once; what finds the disk full waits with all behind it. The caller says when, and tells
+ * the core. */
 #pragma once
 
-#include "daemons/raftd/recovered.h"
+#include "daemons/raftd/recovery.h"
 #include "daemons/raftd/wal/wal.h"
 #include "tests/sim/disk.h"
 #include "tests/sim/ledger.h"
+
+enum {
+    STORE_SYNCS_MAX = 4
+};
+
+/* A group that was appended and is being synced. */
+struct store_sync {
+    struct wal_sync sync;
+    size_t count;    /* of the ledger's queue */
+    bool is_nothing; /* all of it was synced already */
+    bool has_run;
+    int result;
+};
 
 struct store {
     struct disk disk;
@@ -17,6 +31,8 @@ struct store {
     uint64_t segment_bytes;
     char dir[128];
     size_t appended; /* the oldest of the ledger's queue: in the file, not synced */
+    struct store_sync syncs[STORE_SYNCS_MAX]; /* in the order in which they began */
+    size_t sync_count;
     bool is_refusing;
 };
 
@@ -39,8 +55,12 @@ void store_stop(struct store *store, bool is_clean);
 /* The power goes too; only when stopped. */
 void store_cut_power(struct store *store);
 
-/* Brings up to `count` of the queued writes into the file: 0, -ENOSPC (all that is left waits), or final. */
-int store_append(struct store *store, size_t count, struct err *err);
+/* Whether a group can be appended now: there is one, and a sync for it, and it need not wait for those under way. */
+bool store_may_append(const struct store *store);
+/* Brings up to `count` of the queued writes into the file and begins a sync: 0, -ENOSPC (all that is left waits), or
+ * final. is_early: the medium has it at once, though nobody is told yet. */
+int store_append(struct store *store, size_t count, bool is_early, struct err *err);
+/* The oldest sync ends: how many writes are durable by it, or the final error. */
 int store_sync(struct store *store, struct err *err);
 /* Looks after space, as the shell does a few times a second. True if there is some. */
 bool store_check_space(struct store *store);
