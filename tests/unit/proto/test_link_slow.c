@@ -88,8 +88,9 @@ static void what_has_not_left_yet_is_not_sent_again(void **state)
 static void more_bytes_than_a_link_takes_wait_for_its_acks(void **state)
 {
     struct harness *h = *state;
+    const struct link_config tune = { .stall_ms = 25000 };
     pid_t listener = start_listener(h);
-    harness_open(h, DIALER(h), LINK_REQREP, false, NULL);
+    harness_open(h, DIALER(h), LINK_REQREP, false, &tune);
     RUN_UNTIL(h, dialer_up);
     assert_int_equal(kill(listener, SIGSTOP), 0);
     int result = 0;
