@@ -116,7 +116,7 @@ int status_ask(
                     question.refused_with);
         }
     }
-    timer = loop_timer_free(timer);
+    (void)loop_timer_free(timer);
     question.loop = loop_free(question.loop);
     return result;
 }

@@ -23,6 +23,7 @@ static struct backlog_part *push_part(struct backlog *backlog)
 {
     if (backlog->head + backlog->count == backlog->capacity) {
         if (backlog->head > backlog->capacity / 2) {
+            INVARIANT(backlog->parts != NULL); /* some went from the front */
             memmove(backlog->parts, backlog->parts + backlog->head,
                     backlog->count * sizeof *backlog->parts);
             backlog->head = 0;
