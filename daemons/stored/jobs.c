@@ -82,6 +82,20 @@ bool jobs_has_room(const struct stored *stored, struct state_writer *writer, uin
     return files_space_bytes(stored->snap_dir) / 5 * 4 >= *ret_bytes;
 }
 
+/* There are never more than --max-snapshots: the oldest goes before another is made. Of a single one nothing goes before its
+ * successor is in the log. */
+static void make_room_for_another(struct stored *stored)
+{
+    const struct snapshot_info *newest = &stored->snapshots.newest;
+    uint64_t kept = stored->config.max_snapshots;
+    struct err err = { 0 };
+
+    if (kept > 1 &&
+            snapshot_purge(stored->snap_dir, kept - 1, newest->term, newest->index, &err) < 0) {
+        log_warning_err(&err, "stored.snapshot.purge_failed", "action=go_on");
+    }
+}
+
 void jobs_consider_snapshot(struct stored *stored)
 {
     struct snapshots *snapshots = &stored->snapshots;
@@ -103,6 +117,7 @@ void jobs_consider_snapshot(struct stored *stored)
                 "needed_bytes=%" PRIu64 " action=try_again retry_ms=%d", needed_bytes, RETRY_MS);
         return;
     }
+    make_room_for_another(stored);
     struct job job = { .kind = JOB_MAKE_SNAPSHOT, .writer = replica_writer(replica) };
     (void)snprintf(job.dir, sizeof job.dir, "%s", stored->snap_dir);
     log_debug("stored.snapshot.begin", "applied_index=%" PRIu64, applied);
