@@ -7,13 +7,16 @@
 enum {
     CHUNK_ABOVE_BYTES = 2048,      /* where Go stops gathering an answer to learn its length */
     DIRECT_ABOVE_BYTES = 16 << 10, /* bodies that are not worth a copy */
+    STREAM_BYTES_SOON = 64 << 10,  /* of a stream, which do not wait for the turn's end */
 };
 
 /* Whether more may be queued for this client; marks it for its end when it has stopped reading long
- * ago. */
+ * ago, or does not read while memory is short. */
 static bool may_queue(struct http_conn *conn)
 {
-    if (http_conn_unsent(conn) > conn->server->config.output_bytes_max) {
+    size_t unsent = http_conn_unsent(conn);
+    if (unsent > conn->server->config.output_bytes_max ||
+            (unsent > STREAM_BYTES_SOON && http_server_is_full(conn->server))) {
         conn->is_broken = true;
     }
     if (conn->is_broken) {
@@ -105,7 +108,8 @@ void http_conn_finish(struct http_conn *conn, bool is_kept)
     conn->is_paused = false;
     conn->is_hung_up = false;
     conn->is_closing = conn->is_closing || !is_kept || server->is_draining;
-    http_conn_set_deadline(conn, conn->is_closing ? HTTP_DEADLINE_WRITE : HTTP_DEADLINE_IDLE);
+    http_conn_set_deadline(
+            conn, conn->is_closing || conn->is_stalled ? HTTP_DEADLINE_WRITE : HTTP_DEADLINE_IDLE);
     if (conn->in_start == conn->in.bytes) {
         http_pool_return(&server->pool, &conn->in);
         conn->in_start = 0;
@@ -290,6 +294,20 @@ void http_stream_begin(struct http_request *request, unsigned status, struct spa
     http_server_check_drained(conn->server);
 }
 
+/* A turn may bring many events for many streams: they are not all held until its end. */
+static void send_soon(struct http_conn *conn)
+{
+    if (conn->is_stalled || conn->is_broken || http_conn_unsent(conn) <= STREAM_BYTES_SOON) {
+        http_conn_charge(conn);
+        return;
+    }
+    int code = http_conn_try_send(conn);
+    if (code < 0 && code != -EAGAIN) {
+        conn->is_broken = true;
+    }
+    http_conn_charge(conn);
+}
+
 static void append_large_chunk(struct http_conn *conn, struct span data)
 {
     struct span tail = SPAN_NONE;
@@ -317,6 +335,7 @@ void http_stream_chunk(struct http_request *request, struct span data)
     } else {
         buf_append_span(http_conn_out(conn), data);
     }
+    send_soon(conn);
 }
 
 void http_stream_share(struct http_request *request, struct http_body *body)
@@ -326,6 +345,7 @@ void http_stream_share(struct http_request *request, struct http_body *body)
     INVARIANT_EQ(conn->state, HTTP_CONN_STREAMING);
     if (request->method != HTTP_HEAD && http_body_span(body).bytes > 0 && may_queue(conn)) {
         append_shared(conn, body, conn->is_chunked_answer);
+        send_soon(conn);
     }
 }
 

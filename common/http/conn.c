@@ -177,28 +177,38 @@ static void on_all_sent(struct http_conn *conn)
     http_conn_update_poll(conn);
 }
 
-static void flush(struct http_conn *conn)
+int http_conn_try_send(struct http_conn *conn)
 {
     size_t unsent = http_conn_unsent(conn);
-
-    if (unsent > 0) {
-        ssize_t sent = http_conn_send(conn);
-        if (sent < 0) {
-            http_conn_give_up(conn);
-            return;
-        }
-        size_t taken = (size_t)sent;
-        conn->moved_bytes += (uint32_t)taken;
-        if (taken < unsent) {
-            if (taken > 0 || !conn->is_stalled) {
-                http_conn_set_deadline(conn, HTTP_DEADLINE_WRITE);
-            }
-            conn->is_stalled = true;
-            http_conn_update_poll(conn);
-            return;
-        }
+    if (unsent == 0) {
+        return 0;
     }
-    on_all_sent(conn);
+    ssize_t sent = http_conn_send(conn);
+    if (sent < 0) {
+        return (int)sent;
+    }
+    size_t taken = (size_t)sent;
+    conn->moved_bytes += (uint32_t)taken;
+    if (taken < unsent) {
+        if (taken > 0 || !conn->is_stalled) {
+            http_conn_set_deadline(conn, HTTP_DEADLINE_WRITE);
+        }
+        conn->is_stalled = true;
+        http_conn_update_poll(conn);
+        return -EAGAIN;
+    }
+    return 0;
+}
+
+static void flush(struct http_conn *conn)
+{
+    int code = http_conn_try_send(conn);
+
+    if (code == 0) {
+        on_all_sent(conn);
+    } else if (code != -EAGAIN) {
+        http_conn_give_up(conn);
+    }
 }
 
 static void run_http2(struct http_conn *conn)

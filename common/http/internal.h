@@ -137,6 +137,9 @@ void http_conn_on_deadline(struct http_conn *conn);
 void http_conn_set_deadline(struct http_conn *conn, enum http_deadline deadline);
 void http_conn_want_turn(struct http_conn *conn);
 void http_conn_update_poll(struct http_conn *conn);
+/* 0: all is sent. -EAGAIN: the rest goes out when the socket takes more. Others: the connection is
+ * of no use any more. */
+int http_conn_try_send(struct http_conn *conn);
 
 /* output.c */
 struct buf *http_conn_out(struct http_conn *conn); /* to append to; goes out at the turn's end */

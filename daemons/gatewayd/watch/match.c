@@ -55,14 +55,37 @@ bool watch_matches_past(struct span key, bool recursive, const struct event *eve
     return watch_took_subtree(event) && watch_is_below(key, event->path);
 }
 
+/* Where an encoded event's path is told, if action, index and path come first as stored writes them; else 0. */
+static size_t path_offset(struct span encoded)
+{
+    const uint8_t *data = encoded.data;
+    size_t at = 4; /* map, tag, action, tag */
+
+    if (encoded.bytes < 16 || (data[0] & 0xf0) != 0x80 || data[1] != event_tag_action ||
+            data[2] >= EVENT_ACTION_COUNT || data[3] != event_tag_etcd_index) {
+        return 0;
+    }
+    uint8_t index = data[at++];
+    if (index >= 0xcc && index <= 0xcf) {
+        at += (size_t)1 << (index - 0xcc);
+    } else if (index > 0x7f) {
+        return 0;
+    }
+    return at < encoded.bytes && data[at] == event_tag_path ? at + 1 : 0;
+}
+
 bool watch_may_match(struct span key, struct span encoded_event)
 {
+    enum {
+        BYTES_HEADER_MAX = 5
+    };
     const uint8_t *data = encoded_event.data;
-    bool action_first = encoded_event.bytes > 3 && (data[0] & 0xf0) == 0x80 &&
-                        data[1] == event_tag_action && data[2] < EVENT_ACTION_COUNT;
+    size_t offset = path_offset(encoded_event);
 
-    if (!action_first || key.bytes <= 1 || data[2] == EVENT_DELETE || data[2] == EVENT_EXPIRE) {
+    if (offset == 0 || key.bytes <= 1 || data[2] == EVENT_DELETE || data[2] == EVENT_EXPIRE) {
         return true; /* an ancestor's path does not hold the key; the rest is not ours to judge */
     }
-    return memmem(data, encoded_event.bytes, key.data, key.bytes) != NULL;
+    /* A path that matches begins with the key: the value, which may be large, is not looked at. */
+    size_t bytes = MIN(encoded_event.bytes - offset, BYTES_HEADER_MAX + key.bytes);
+    return memmem(data + offset, bytes, key.data, key.bytes) != NULL;
 }

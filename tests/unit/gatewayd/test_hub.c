@@ -229,6 +229,26 @@ static void the_cheap_look_misses_nothing(void **state)
     buf_fini(&encoded);
 }
 
+static void the_cheap_look_ends_with_the_path_whatever_the_index(void **state)
+{
+    static const uint64_t indexes[] = { 5, 127, 128, 255, 256, 65535, 65536, UINT32_MAX,
+        (uint64_t)UINT32_MAX + 1, UINT64_MAX };
+    struct buf encoded = BUF_INIT;
+
+    (void)state;
+    for (size_t at = 0; at < ARRAY_COUNT(indexes); at++) {
+        struct event event = event_at(indexes[at], EVENT_SET, "/x", false);
+        event.value = SPAN_LIT("/a/b");
+        SET(&event, event_tag_value);
+        buf_clear(&encoded);
+        event_encode(&event, &encoded);
+        assert_true(watch_may_match(SPAN_LIT("/x"), buf_span(&encoded)));
+        assert_false(watch_may_match(SPAN_LIT("/a/b"), buf_span(&encoded)));
+        assert_false(watch_may_match(SPAN_LIT("/a"), buf_span(&encoded)));
+    }
+    buf_fini(&encoded);
+}
+
 struct breaker {
     struct watch_hub *hub;
     struct probe *victim;
@@ -497,6 +517,7 @@ int main(void)
         cmocka_unit_test(an_ancestors_removal_wakes_those_that_existed),
         cmocka_unit_test(refreshes_and_bookkeeping_are_told_to_nobody),
         cmocka_unit_test(the_cheap_look_misses_nothing),
+        cmocka_unit_test(the_cheap_look_ends_with_the_path_whatever_the_index),
         cmocka_unit_test(existence_follows_the_events),
         cmocka_unit_test(nobody_is_told_twice_or_too_early),
         cmocka_unit_test(a_second_watcher_does_not_unsettle_what_is_known),

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from echo import GET, HELLO, HOST, no_date, read_until, read_exactly
+from echo import GET, HELLO, HOST, begin, no_date, read_until, read_exactly
 
 MIB = 1 << 20
 SMALL_BUDGET = {"header_bytes_max": 65536, "body_bytes_max": MIB, "held_bytes_max": 1}  # raised to four whole requests
@@ -103,6 +103,29 @@ def test_answers_that_nobody_reads_are_bounded_and_others_are_served(serve):
     for hog in hogs:
         hog.close()
     server.wait_for(held_bytes=0)
+
+
+def test_streams_that_nobody_reads_end_before_they_hold_too_much(serve):
+    """Long before they are judged by what they move in five seconds. Who reads is told all."""
+    server = serve(**SMALL_BUDGET)
+    told, floods = [], 500
+    sleepers = [server.connect(receive_bytes=4096) for _ in range(30)]
+    for client in sleepers:
+        client.sendall(b"GET /stream HTTP/1.1\r\n" + HOST + b"\r\n")
+        read_until(client, b"\r\n\r\n")
+    with begin(server) as reader:
+        thread = threading.Thread(target=lambda: told.append(read_until(reader, b"0\r\n\r\n")))
+        thread.start()
+        server.wait_for(streams=len(sleepers) + 1)
+        for _ in range(floods):
+            server.do(b"/flood?16000")
+            assert server.stats()["held_bytes"] < 3 * BUDGET_BYTES
+        assert server.stats()["streams"] < len(sleepers), "some are ended"
+        server.do(b"/end")
+        thread.join()
+    assert told[0].count(b"f" * 16000) == floods
+    for client in sleepers:
+        client.close()
 
 
 def test_http2_client_that_never_reads_is_held_back(server):
