@@ -9,10 +9,9 @@ import sys
 import threading
 import time
 
-import harness
 from bench_rows import KEYS, at_least, at_most, below, group, medians, rounds, spread
 from bench_tools import Void, background, fill, load, median, percentile, wrk
-from harness import exchange, poll
+from harness import poll
 from harness.server import Etcd, Quorate
 from harness.wire import Connection, WireError
 
@@ -337,10 +336,27 @@ def on_hosts(kind, flags=()):
         yield network, cluster
 
 
+def part(network, way, away, rest):
+    """Cut off both ways, deaf, mute, or with its link down."""
+    to = [(m.host, away.host) for m in rest]
+    back = [(away.host, m.host) for m in rest]
+    if way == "link down":
+        network.set_link(away.host, False)
+    else:
+        network.drop(*{"cut off": to + back, "deaf": to, "mute": back}[way])
+
+
+def mend(network, way, away):
+    if way == "link down":
+        network.set_link(away.host, True)
+    else:
+        network.heal()
+
+
 @group("heal", is_long=True)
 def heal(settings, report):
-    """A member cut off for three election timeouts, the leader or a follower in turns; from the healing on, until writes
-    through every member are acknowledged. Terms are counted: a follower that was away must not cost one."""
+    """A member parted from the others for three election timeouts, the leader or a follower in turns, in one of four ways; from
+    the healing on, until writes through every member are acknowledged. Terms are counted: a healing must not cost one."""
     if not can_have_hosts(report):
         return
     times = 4 * settings.rounds if not settings.smoke else 2
@@ -353,11 +369,12 @@ def heal(settings, report):
                 leader = cluster.leader()
                 away = leader if role == "leader" else cluster.followers()[0]
                 rest = [m for m in cluster.members if m is not away]
-                network.drop(*[pair for m in rest for pair in ((away.host, m.host), (m.host, away.host))])
+                way = ("cut off", "deaf", "mute", "link down")[number // 2 % 4]
+                part(network, way, away, rest)
                 time.sleep(3 * ELECTION_MS / 1e3)
                 poll(lambda: rest[0].writes(0.5), 20, "the majority writes")
                 term = rest[0].term()
-                network.heal()
+                mend(network, way, away)
                 healed = time.monotonic()
                 for member in [away] + rest:
                     poll(lambda m=member: m.writes(0.2), 30, "writes through " + member.name, every=0.002)
@@ -365,7 +382,7 @@ def heal(settings, report):
                 time.sleep(2 * ELECTION_MS / 1e3)
                 needless[kind] += rest[0].term() - term
     for role in ("follower", "leader"):
-        report_gaps(report, "a cut-off %s comes back: all members write after" % role, {k: v[role] for k, v in took.items()},
+        report_gaps(report, "a parted %s comes back: all members write after" % role, {k: v[role] for k, v in took.items()},
                     below(1000, "ms"))
     report.row("needless elections in %d healings" % times, needless, "", ("ours 0", lambda ratio, ours: ours == 0))
 
