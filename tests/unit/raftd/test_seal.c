@@ -301,6 +301,24 @@ static void any_changed_bit_of_the_handshake_ends_it_without_a_word(void **state
     }
 }
 
+static void any_changed_bit_of_the_answer_is_refused_at_once(void **state)
+{
+    struct seal_keys keys = keys_of(KEY_A);
+    (void)state;
+
+    for (size_t bit = 0; bit < (4 + 32 + 16) * 8; bit++) {
+        struct pair pair = { .seals = { seal_new(&keys, false), seal_new(&keys, true) } };
+        feed(&pair, 0, SPAN_NONE);
+        feed(&pair, 1, buf_span(&pair.flight[1]));
+        buf_clear(&pair.flight[1]);
+        pair.flight[0].data[bit / 8] ^= (uint8_t)(1U << bit % 8);
+        exchange(&pair);
+        assert_int_equal(pair.results[0], -EPROTO);
+        assert_false(seal_is_ready(pair.seals[0]));
+        close_pair(&pair);
+    }
+}
+
 static void a_handshake_that_is_cut_just_waits(void **state)
 {
     struct seal_keys keys = keys_of(KEY_A);
@@ -377,6 +395,7 @@ int main(void)
         cmocka_unit_test(frames_left_out_doubled_or_moved_do_not_open),
         cmocka_unit_test(a_changed_bit_opens_nothing),
         cmocka_unit_test(any_changed_bit_of_the_handshake_ends_it_without_a_word),
+        cmocka_unit_test(any_changed_bit_of_the_answer_is_refused_at_once),
         cmocka_unit_test(a_handshake_that_is_cut_just_waits),
         cmocka_unit_test(who_does_not_seal_is_told_apart),
         cmocka_unit_test(a_key_file_is_hex_and_nothing_else),

@@ -392,6 +392,8 @@ static void a_server_must_bear_the_name_that_was_dialled(void **state)
     one_side_is_refused("client", "server", "server", 0, "not server", "subjectAltName DNS:server");
     one_side_is_refused(
             "client", "bare", "localhost", 0, "valid for no name at all", "subjectAltName");
+    one_side_is_refused(
+            "client", "bare", "bare", 0, "valid for no name at all", "subjectAltName DNS:bare");
     /* An address as a DNS name would not do, nor a part of a name. */
     one_side_is_refused(
             "client", "server", "localhost.evil.test", 0, "not localhost.evil.test", "DNS:");
@@ -677,6 +679,9 @@ static void changed_trust_is_told_apart(void **state)
     assert_int_equal(tls_context_reload(context, false, NULL), TLS_CHANGED_TRUST);
     shell(CERTS "crl ca list.pem gone client");
     assert_int_equal(tls_context_reload(context, false, NULL), TLS_CHANGED_TRUST);
+    shell(CERTS "crl ca list.pem && cp server.pem both.pem && cp both.pem server.pem");
+    assert_int_equal(
+            tls_context_reload(context, false, NULL), TLS_CHANGED_KEYS | TLS_CHANGED_TRUST);
     (void)tls_context_free(context);
 }
 
