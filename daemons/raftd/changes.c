@@ -42,16 +42,6 @@ struct changes {
 
 /* ---- The leader's checks ---- */
 
-static bool contains(struct raft_ids ids, uint64_t id)
-{
-    for (size_t i = 0; i < ids.count; i++) {
-        if (ids.items[i] == id) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* How the cluster stands, learners counted as if they voted already. */
 struct standing {
     size_t members;
@@ -121,8 +111,8 @@ static bool url_is_taken(struct raftd *raftd, const struct op *op)
     raft_get_members(raftd->raft, &members);
     for (size_t i = 0; i < raftd->membership.count; i++) {
         const struct membership_entry *entry = &raftd->membership.items[i];
-        bool is_member =
-                contains(members.voters, entry->id) || contains(members.learners, entry->id);
+        bool is_member = raft_ids_have(members.voters, entry->id) ||
+                         raft_ids_have(members.learners, entry->id);
         for (size_t j = 0; is_member && entry->id != op->member_id && j < entry->url_count; j++) {
             for (size_t k = 0; k < op->peer_urls.count; k++) {
                 if (span_eq(span_str(entry->peer_urls[j]), op->peer_urls.items[k])) {
@@ -190,11 +180,11 @@ static void answer_invalid(struct raftd *raftd, struct change *change)
     raft_get_members(raftd->raft, &members);
     if (change->kind == OP_MEMBER_ADD) {
         answer(raftd, change, 409, "membership: ID exists");
-    } else if (contains(members.removed, change->member_id)) {
+    } else if (raft_ids_have(members.removed, change->member_id)) {
         (void)snprintf(text, sizeof text, "Member permanently removed: %s",
                 ids_text(change->member_id, id));
         answer(raftd, change, 410, text);
-    } else if (contains(members.voters, change->member_id)) {
+    } else if (raft_ids_have(members.voters, change->member_id)) {
         answer(raftd, change, 500,
                 "etcdserver: re-configuration failed due to not enough started members");
     } else {

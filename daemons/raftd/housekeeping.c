@@ -272,12 +272,18 @@ static void encode_follower(
 static void fill_followers(struct raftd *raftd, struct raft_state *state, struct buf *bytes)
 {
     struct raft_peer_status peer;
+    struct raft_members members;
     size_t ends[OP_URLS_MAX];
     size_t count = 0;
 
-    while (count < ARRAY_COUNT(ends) && raft_get_peer_status(raftd->raft, count, &peer)) {
-        encode_follower(raftd, &peer, bytes);
-        ends[count++] = bytes->bytes;
+    raft_get_members(raftd->raft, &members);
+    for (size_t i = 0; count < ARRAY_COUNT(ends) && raft_get_peer_status(raftd->raft, i, &peer);
+            i++) {
+        /* One that was removed is still told so for a while. */
+        if (raft_ids_have(members.voters, peer.id) || raft_ids_have(members.learners, peer.id)) {
+            encode_follower(raftd, &peer, bytes);
+            ends[count++] = bytes->bytes;
+        }
     }
     state->followers.items = xcalloc(count, sizeof *state->followers.items);
     state->followers.count = count;

@@ -198,16 +198,6 @@ int membership_decode(struct span encoded, struct membership *ret_membership, st
     return 0;
 }
 
-static bool contains(struct raft_ids ids, uint64_t id)
-{
-    for (size_t i = 0; i < ids.count; i++) {
-        if (ids.items[i] == id) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void url_spans(char *const *urls, size_t count, struct span_list *ret_list)
 {
     ret_list->items = xcalloc(count, sizeof *ret_list->items);
@@ -270,8 +260,8 @@ void membership_encode(
         static char nameless[] = "";
         struct membership_entry unknown = { .id = ids[i], .name = nameless };
         const struct membership_entry *entry = membership_find(membership, ids[i]);
-        encode_member(entry != NULL ? entry : &unknown, contains(members->learners, ids[i]),
-                contains(members->removed, ids[i]), &bytes);
+        encode_member(entry != NULL ? entry : &unknown, raft_ids_have(members->learners, ids[i]),
+                raft_ids_have(members->removed, ids[i]), &bytes);
         ends[i] = bytes.bytes;
     }
     for (size_t i = 0, start = 0; i < count; start = ends[i], i++) {

@@ -248,16 +248,6 @@ static void on_removed(void *user, uint64_t by_peer_id)
     talk_step(raftd, &message);
 }
 
-static bool contains(struct raft_ids ids, uint64_t id)
-{
-    for (size_t i = 0; i < ids.count; i++) {
-        if (ids.items[i] == id) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static enum peer_standing standing(void *user, uint64_t member_id)
 {
     struct raftd *raftd = user;
@@ -266,11 +256,11 @@ static enum peer_standing standing(void *user, uint64_t member_id)
 
     raft_get_status(raftd->raft, &status);
     if (raft_get_members_at(raftd->raft, status.commit_index, &members) &&
-            contains(members.removed, member_id)) {
+            raft_ids_have(members.removed, member_id)) {
         return PEER_STANDING_REMOVED;
     }
     raft_get_members(raftd->raft, &members);
-    if (contains(members.voters, member_id) || contains(members.learners, member_id)) {
+    if (raft_ids_have(members.voters, member_id) || raft_ids_have(members.learners, member_id)) {
         return PEER_STANDING_MEMBER;
     }
     return status.role == RAFT_ROLE_LEADER ? PEER_STANDING_STRANGER : PEER_STANDING_UNKNOWN;

@@ -1,7 +1,7 @@
 """Types every command of README, tutorial and api.md at a fresh member and compares the answers.
 
 A page's ```console blocks are read as a transcript: lines that begin with "$ " are typed, in order, into one bash; what
-follows is what must be printed. Times, ids, addresses and what is left of a TTL differ from day to day and are replaced on
+follows is what must be printed. Times, ids, tokens, addresses and what is left of a TTL differ from day to day and are replaced on
 both sides before comparing; nothing is skipped.
 """
 
@@ -15,6 +15,7 @@ from harness import new_server
 from harness.server import SOURCE
 
 PAGES = ["README.md", "docs/tutorial.md", "docs/api.md"]
+FLAGS = {"docs/api.md": ["--enable-discovery"]}
 
 NORMAL = [
     (re.compile(r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)'), "<time>"),
@@ -22,6 +23,7 @@ NORMAL = [
     (re.compile(r'"uptime":"[^"]+"'), '"uptime":"<duration>"'),
     (re.compile(r'"(id|leader)":"[0-9a-f]+"'), r'"\1":"<id>"'),
     (re.compile(r'127\.0\.0\.1:\d+'), "<address>"),
+    (re.compile(r'\b[0-9a-f]{32}\b'), "<token>"),
 ]
 
 
@@ -54,7 +56,7 @@ def steps(block):
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_of_the_page_prints_what_the_page_says(page):
     typed = 0
-    with new_server() as server:
+    with new_server(FLAGS.get(page, ())) as server:
         server.start()
         for block in blocks(page):
             for command, expected in steps(block):

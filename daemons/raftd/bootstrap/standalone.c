@@ -16,16 +16,6 @@ enum {
 
 /* ---- The plan ------------------------------------------------------------------------------------------------- */
 
-static bool contains(struct raft_ids ids, uint64_t id)
-{
-    for (size_t i = 0; i < ids.count; i++) {
-        if (ids.items[i] == id) {
-            return true;
-        }
-    }
-    return false;
-}
-
 void standalone_plan_fini(struct standalone_plan *plan)
 {
     for (size_t i = 0; i < plan->entry_count; i++) {
@@ -89,13 +79,14 @@ static int check_self(const struct storage_recovered *recovered, const struct ra
     uint64_t self_id = recovered->base.member_id;
     char id[IDS_TEXT_BYTES];
 
-    if (contains(roles->removed, self_id)) {
+    if (raft_ids_have(roles->removed, self_id)) {
         return err_set(err, -EINVAL,
                 "member %s was removed from its cluster, and no id is valid again; make a backup "
                 "of its data (-backup-dir) and start that with -force-new-cluster",
                 ids_text(self_id, id));
     }
-    if (self_id != 0 && !contains(roles->voters, self_id) && !contains(roles->learners, self_id)) {
+    if (self_id != 0 && !raft_ids_have(roles->voters, self_id) &&
+            !raft_ids_have(roles->learners, self_id)) {
         return err_set(err, -EINVAL,
                 "member %s has not got its cluster's data yet; take -force-new-cluster to a member "
                 "that has",
@@ -119,7 +110,7 @@ int standalone_make_plan(const struct storage_recovered *recovered,
     if (is_backup) {
         add_change(&plan, OP_MEMBER_ADD, plan.self_id);
     }
-    if (!contains(roles->voters, plan.self_id)) {
+    if (!raft_ids_have(roles->voters, plan.self_id)) {
         add_change(&plan, OP_MEMBER_PROMOTE, plan.self_id); /* before the last other voter goes */
     }
     remove_others(&plan, roles->voters);
@@ -161,8 +152,9 @@ static int check_others_gone(struct loop *loop, struct security *security,
 
     for (size_t i = 0; i < membership->count; i++) {
         const struct membership_entry *entry = &membership->items[i];
-        bool is_other = entry->id != plan->self_id && (contains(roles->voters, entry->id) ||
-                                                              contains(roles->learners, entry->id));
+        bool is_other =
+                entry->id != plan->self_id && (raft_ids_have(roles->voters, entry->id) ||
+                                                      raft_ids_have(roles->learners, entry->id));
         for (size_t j = 0; is_other && j < entry->url_count; j++) {
             urls = xrealloc((void *)urls, (count + 1) * sizeof *urls);
             urls[count++] = entry->peer_urls[j];

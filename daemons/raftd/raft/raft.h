@@ -63,6 +63,16 @@ struct raft_ids {
     size_t count;
 };
 
+static inline bool raft_ids_have(struct raft_ids ids, uint64_t id)
+{
+    for (size_t i = 0; i < ids.count; i++) {
+        if (ids.items[i] == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Who is in the cluster. On the way in any order; handed out ascending. */
 struct raft_members {
     struct raft_ids voters;
