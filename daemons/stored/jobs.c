@@ -82,15 +82,15 @@ bool jobs_has_room(const struct stored *stored, struct state_writer *writer, uin
     return files_space_bytes(stored->snap_dir) / 5 * 4 >= *ret_bytes;
 }
 
-/* There are never more than --max-snapshots: the oldest goes before another is made. Of a single one nothing goes before its
- * successor is in the log. */
+/* So that there are never more than --max-snapshots the oldest goes before another is made: once the log is known to have the
+ * newest, and not where that is the only one. */
 static void make_room_for_another(struct stored *stored)
 {
     const struct snapshot_info *newest = &stored->snapshots.newest;
     uint64_t kept = stored->config.max_snapshots;
     struct err err = { 0 };
 
-    if (kept > 1 &&
+    if (kept > 1 && stored->snapshots.recorded_index == newest->index &&
             snapshot_purge(stored->snap_dir, kept - 1, newest->term, newest->index, &err) < 0) {
         log_warning_err(&err, "stored.snapshot.purge_failed", "action=go_on");
     }

@@ -345,9 +345,12 @@ static void on_snapshot_recorded(struct stored *stored, struct span body)
     struct snapshot_recorded recorded;
     struct err err = { 0 };
 
-    if (snapshot_recorded_decode(body, &recorded, &stored->raft.scratch, NULL) == 0 &&
-            snapshot_purge(stored->snap_dir, stored->config.max_snapshots, recorded.term,
-                    recorded.index, &err) < 0) {
+    if (snapshot_recorded_decode(body, &recorded, &stored->raft.scratch, NULL) < 0) {
+        return;
+    }
+    stored->snapshots.recorded_index = recorded.index;
+    if (snapshot_purge(stored->snap_dir, stored->config.max_snapshots, recorded.term,
+                recorded.index, &err) < 0) {
         log_warning_err(&err, "stored.snapshot.purge_failed", "action=go_on");
     }
 }

@@ -82,6 +82,7 @@ struct job {
 struct snapshots {
     struct job job;
     struct snapshot_info newest;  /* on disk */
+    uint64_t recorded_index;      /* of the last one that raftd told to be in the log; 0: none */
     uint64_t log_bytes;           /* behind it, as raftd last said */
     uint64_t file_bytes_at_start; /* of the state, when the running copy began */
     bool load_due;                /* to begin once the job at hand is over */

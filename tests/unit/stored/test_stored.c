@@ -237,6 +237,12 @@ static void recorded_snapshots_are_purged_down_to_the_number_kept(void **state)
     assert_true(oldest_is_gone(f));
     assert_int_equal(access(snapshot_file(f, 22, path), F_OK), 0);
     assert_int_equal(access(snapshot_file(f, 33, path), F_OK), 0);
+
+    /* The log has the newest: another one takes the place of the oldest, not of the newest. */
+    ring_send_batch(f, f->index, SNAPSHOT_COUNT + 1, 1 << 30);
+    ring_wait(f, has_snapshot);
+    assert_int_equal(access(snapshot_file(f, 22, path), F_OK), -1);
+    assert_int_equal(access(snapshot_file(f, 33, path), F_OK), 0);
 }
 
 static bool is_generation_two(struct ring *f)
