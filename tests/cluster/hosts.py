@@ -108,6 +108,12 @@ class Network:
         _run("ip", "netns", "exec", self.switch, "nft", "-f", "-",
              data="table bridge part {\n chain f { type filter hook forward priority 0; policy accept; %s}\n}\n" % rules)
 
+    def drop_to_port(self, source, target, port):
+        """Of what one host says to another only what is for this port is lost: it cannot call, but it can be called."""
+        _run("ip", "netns", "exec", self.switch, "nft", "-f", "-",
+             data="table bridge part {\n chain f { type filter hook forward priority 0; policy accept; "
+                  'iifname "p%d" oifname "p%d" ether type ip tcp dport %d drop; }\n}\n' % (source, target, port))
+
     def heal(self):
         _run("ip", "netns", "exec", self.switch, "nft", "flush", "ruleset")
 

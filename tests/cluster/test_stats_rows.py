@@ -14,6 +14,7 @@ import pytest
 from harness.places import poll
 from harness.wire import Connection, WireError
 
+import hosts
 from members import ELECTION_MS, JSON, Cluster, Writers, kill_member
 
 pytestmark = pytest.mark.ours
@@ -204,6 +205,22 @@ def test_11_a_write_on_a_follower_is_seen_by_the_next_plain_read_there(three):
             assert follower.get("/seen").json["node"]["value"] == "%s-%d" % (follower.name, i)
 
 
+def test_11_plain_reads_are_local_and_quorum_reads_are_not(three):
+    follower = three.followers()[0]
+    three.leader().put("/local", "old")
+    three.wait_equal()
+    signal_daemon(follower, "raftd", signal.SIGSTOP)
+    try:
+        assert three.leader().put("/local", "new").status == 200
+        assert follower.get("/local").json["node"]["value"] == "old"
+        asked = Asked(follower, "GET", "/v2/keys/local?quorum=true")
+        time.sleep(0.3)
+        assert asked.result is None
+    finally:
+        signal_daemon(follower, "raftd", signal.SIGCONT)
+    assert asked.answer().json["node"]["value"] == "new"
+
+
 def test_11_a_write_passed_on_to_a_leader_that_dies_is_made_once_by_the_next_one(three):
     leader = three.leader()
     followers = three.followers()
@@ -233,6 +250,35 @@ def test_11_a_timeout_after_a_change_of_leader_names_it(three):
     assert (answer.status, answer.json["cause"]) == (500, TIMED_OUT + ", possibly due to previous leader failure")
     # It may still have been applied, and here it was.
     poll(lambda: follower.get("/late").status == 200, 10, "the write")
+
+
+def test_11_a_timeout_of_a_member_that_cannot_reach_the_leader_says_so():
+    """It hears the leader's heartbeats, and nothing that it says arrives."""
+    reason = hosts.missing()
+    if reason is not None:
+        pytest.skip(reason)
+    with hosts.Network(3) as network:
+        members = [hosts.HostMember(network, i + 1) for i in range(3)]
+        for member in members:
+            member.initial = ",".join("%s=%s" % (m.name, m.peer_url) for m in members)
+        try:
+            for member in members:
+                member.spawn()
+            for member in members:
+                member.wait_ready()
+            leader = next(m for m in members if m.leader_id() == m.id)
+            mute = next(m for m in members if m is not leader)
+            network.drop_to_port(mute.host, leader.host, 2380)
+            poll(lambda: "raftd.peer.down peer=" + leader.id in mute.log(), 10, "its link is gone")
+            answer = mute.put("/k", "1", timeout=30)
+            assert (answer.status, answer.json["errorCode"]) == (500, 300)
+            assert answer.json["cause"] == TIMED_OUT + ", possibly due to connection lost"
+            assert mute.leader_id() == leader.id
+            network.heal()
+            poll(lambda: mute.put("/k", "2", timeout=10).status in (200, 201), 20, "writes again")
+        finally:
+            for member in members:
+                member.close()
 
 
 # 11: no quorum. All that waits for the timeout waits at once.
