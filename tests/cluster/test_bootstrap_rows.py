@@ -315,9 +315,14 @@ def cluster_id(member):
     return member.ask("GET", "/v2/members").header("X-Etcd-Cluster-Id")
 
 
-def test_2_6_the_versions_must_be_neighbours(made):
+def own_version():
     program = os.path.join(build_dir(), "quorate")
-    own = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.split("Quorate Version: ")[1].split()[0]
+    shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    return shown.split("Quorate Version: ")[1].split()[0]
+
+
+def test_2_6_the_versions_must_be_neighbours(made):
+    own = own_version()
     other = re.sub(r"\.\d+\.", ".9.", own, count=1)
     assert len(other) == len(own)
     shown = made(Shown("shown"))
@@ -333,6 +338,26 @@ def test_2_6_the_versions_must_be_neighbours(made):
         relay.new = own.encode()
         member.spawn()
         poll(lambda: "raftd.bootstrap.joining" in member.log(), 20, "with its own version it joins")
+    finally:
+        relay.close()
+
+
+def test_2_2_another_protocol_is_refused_on_both_sides(made):
+    shown, other = made(Shown("shown")), made(Member("other"))
+    for member in (shown, other):
+        member.initial = "shown=%s,other=%s" % (shown.peer_url, other.peer_url)
+    # A hello begins with its protocol and its version (proto/peer.def).
+    version = own_version().encode()
+    hello = b"\x01\x01\x02\xc4" + bytes([len(version)]) + version
+    relay = Relay(shown.peer_port, shown._hidden.port, hello, b"\x01\x07" + hello[2:])
+    try:
+        shown.spawn()
+        other.spawn()
+        text = "incompatible version: peer protocol 7 and 1 differ; run neighbouring versions"
+        poll(lambda: text in shown.log(), 20, "who is called tells it")
+        poll(lambda: text in other.log(), 20, "and who calls")
+        relay.new = hello
+        shown.wait_ready(30)
     finally:
         relay.close()
 

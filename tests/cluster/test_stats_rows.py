@@ -378,6 +378,25 @@ def test_11_a_server_that_stops_says_so_to_those_who_wait(lonely):
     assert (answer.status, answer.json["errorCode"], answer.json["cause"]) == (500, 300, "etcdserver: server stopped")
 
 
+# 6.5 watches
+
+def test_6_5_a_watch_outlives_leader_and_quorum_and_goes_on_with_them(three):
+    leader = three.leader()
+    follower, other = three.followers()
+    follower.put("/watched", "0")
+    three.wait_equal()
+    with Connection(follower.port, "127.0.0.1", 40) as connection:
+        connection.send(b"GET /v2/keys/watched?wait=true&stream=true HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.read_head().status == 200
+        kill_member(leader)
+        kill_member(other)
+        poll(lambda: follower.leader_id() == "", 10, "no leader")
+        assert connection.quiet(0.3), "the watch stays open, and says nothing"
+        other.start(30)
+        other.put("/watched", "1")
+        assert b'"value":"1"' in connection.read_until(b'}}\n')
+
+
 # 5 raft
 
 def test_5_a_quorum_read_writes_no_log_entry(three):

@@ -256,6 +256,21 @@ def test_contradiction_is_refused(quorate, flags, reason):
     assert len(line) > len("error verifying flags, " + reason + "; . See 'quorate --help'.") + 10
 
 
+def test_who_may_become_a_proxy_need_not_advertise(quorate):
+    """Discovery with its fallback, the default: then the listen URLs may be a proxy's."""
+    flags = ["--listen-client-urls=http://127.0.0.1:1", "--discovery=http://127.0.0.1:1/x", "--data-dir=/dev/null"]
+    assert message(quorate(*flags)).startswith("error listing data dir: ")
+    assert "-advertise-client-urls is required" in message(quorate(*flags, "--discovery-fallback=exit"))
+
+
+def test_a_name_of_its_own_stands_in_the_initial_cluster(quorate):
+    result = quorate("--check", "--name=x", "--data-dir=/dev/null", "--initial-advertise-peer-urls=http://1.2.3.4:5,http://1.2.3.4:6")
+    assert "\ninitial-cluster = x=http://1.2.3.4:5,x=http://1.2.3.4:6  (derived)\n" in result.stdout
+    # With the default name it is the default cluster's.
+    result = quorate("--check", "--data-dir=/dev/null", "--initial-advertise-peer-urls=http://1.2.3.4:5")
+    assert "\ninitial-cluster = default=http://localhost:2380,default=http://localhost:7001  (derived)\n" in result.stdout
+
+
 def test_bare_word_in_the_initial_cluster_is_refused(quorate):
     result = quorate("--initial-cluster=word")
     assert result.returncode == 2
