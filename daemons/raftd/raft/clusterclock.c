@@ -61,14 +61,26 @@ void clusterclock_lead(struct clusterclock *clock, int64_t *offsets_ns, size_t c
 {
     uint64_t now_ns = clusterclock_now(clock, boot_ns);
     clock->ahead_rounds = 0;
+    clock->begin_rounds = 0;
     set_anchor(clock, now_ns, boot_ns, 0);
-    if (voters < 2 || count < voters / 2 + 1) {
+    if (now_ns == 0 || voters < 2 || count < voters / 2 + 1) {
         return;
     }
     int64_t median_ns = median_of(offsets_ns, count);
     if (median_ns > CLUSTERCLOCK_STEP_NS) {
         set_anchor(clock, now_ns + (uint64_t)median_ns, boot_ns, 0);
     }
+}
+
+void clusterclock_begin(struct clusterclock *clock, int64_t *walls_ns, size_t count, size_t voters,
+        uint64_t boot_ns)
+{
+    bool is_quorum = count >= voters / 2 + 1;
+    if (!is_quorum || (count < voters && ++clock->begin_rounds < CLUSTERCLOCK_STEP_ROUNDS)) {
+        return;
+    }
+    sort(walls_ns, count);
+    set_anchor(clock, (uint64_t)walls_ns[count / 2], boot_ns, 0);
 }
 
 void clusterclock_round(struct clusterclock *clock, int64_t *offsets_ns, size_t count,

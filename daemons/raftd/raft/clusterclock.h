@@ -5,7 +5,8 @@
  * less than a second apart or cluster time is ahead; by a step forward once the median was more than a second ahead for
  * three rounds. A leader that begins looks first, at the clocks that came with the votes: after a time without any leader
  * it would stamp its first entries with the past, and the step that follows would take their keys' lives. A cluster of one
- * steps to its own wall clock when it starts to lead first, never later.
+ * steps to its own wall clock when it starts to lead first, never later. A new cluster has no time at first, and its
+ * leader takes no proposals until the members' clocks have given it one.
  * So no election, restart or single bad clock expires anything early.
  *
  * Pure: every call is given CLOCK_BOOTTIME and, where it matters, CLOCK_REALTIME. */
@@ -26,6 +27,8 @@ struct clusterclock {
     uint64_t anchor_boot_ns; /* ... at this CLOCK_BOOTTIME */
     int slew;                /* -1, 0, 1: slower, as is, faster, since the anchor */
     unsigned ahead_rounds;   /* the median was more than a step ahead, in a row */
+    unsigned
+            begin_rounds; /* a quorum's clocks were there, and not all, for a time that is not known yet */
 };
 
 /* Cluster time at boot_ns; a boot_ns before the anchor counts as the anchor's. 0 while nothing is known. */
@@ -38,8 +41,14 @@ void clusterclock_observe(struct clusterclock *clock, uint64_t time_ns, uint64_t
 void clusterclock_step(struct clusterclock *clock, uint64_t time_ns, uint64_t boot_ns);
 
 /* Begins a leadership; no corrections are pending. Offsets as for a round, as the election brought them: steps forward at
- * once if their median is ahead, in a cluster of more than one. */
+ * once if their median is ahead, in a cluster of more than one that has a time. */
 void clusterclock_lead(struct clusterclock *clock, int64_t *offsets_ns, size_t count, size_t voters,
+        uint64_t boot_ns);
+
+/* One round of a leader that knows no time: `walls_ns` are the clocks of the members that answered (sorted in place). Begins
+ * at their median once all have answered, or a quorum three times; of two in the middle at the later one, since a time
+ * that has to be stepped forward afterwards cuts short what was given meanwhile. */
+void clusterclock_begin(struct clusterclock *clock, int64_t *walls_ns, size_t count, size_t voters,
         uint64_t boot_ns);
 
 /* One round of the leader: `offsets_ns` are wall clock minus cluster time of the members that answered (sorted in

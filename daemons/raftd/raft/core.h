@@ -107,6 +107,7 @@ struct raft_outbox {
     bool rebased;
     bool install;
     bool members_changed;
+    bool time_begun; /* proposals are taken from now on */
     uint64_t promote_id;
     struct raft_entry_span apply;
     /* To notice changes. */
@@ -250,6 +251,8 @@ uint64_t raft_lead_quorum_round(struct raft *raft);
 bool raft_lead_has_lease(struct raft *raft);
 struct raft_peer *raft_lead_find_peer(struct raft *raft, uint64_t id);
 void raft_lead_drop_peers(struct raft *raft);
+/* False only of a leader of a new cluster, for a round or three: see clusterclock_begin. */
+bool raft_lead_knows_time(const struct raft *raft);
 static inline bool raft_lead_is_ready(const struct raft *raft)
 {
     return raft->role == RAFT_ROLE_LEADER && raft->commit >= raft->lead_index;

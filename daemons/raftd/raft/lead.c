@@ -102,8 +102,7 @@ static void begin_clock(struct raft *raft)
     }
     clusterclock_lead(
             &raft->clock, raft->offset_scratch, count, members->voters.count, raft->now_ns);
-    if (clusterclock_now(&raft->clock, raft->now_ns) == 0 ||
-            (raft_is_lone_voter(raft) && !raft->led_before)) {
+    if (raft_is_lone_voter(raft) && !raft->led_before) {
         clusterclock_step(&raft->clock, raft->wall_ns, raft->now_ns);
     }
     raft->led_before = true;
@@ -254,6 +253,11 @@ static bool check_quorum(struct raft *raft)
     return active >= members_quorum(members);
 }
 
+bool raft_lead_knows_time(const struct raft *raft)
+{
+    return clusterclock_now(&raft->clock, raft->now_ns) > 0;
+}
+
 static void correct_clock(struct raft *raft)
 {
     const struct members *members = raft_members_now(raft);
@@ -271,8 +275,14 @@ static void correct_clock(struct raft *raft)
         }
         peer->wall_fresh = false;
     }
-    clusterclock_round(
-            &raft->clock, raft->offset_scratch, count, members->voters.count, raft->now_ns);
+    if (time_ns == 0) {
+        clusterclock_begin(
+                &raft->clock, raft->offset_scratch, count, members->voters.count, raft->now_ns);
+        raft->out.time_begun = raft_lead_knows_time(raft);
+    } else {
+        clusterclock_round(
+                &raft->clock, raft->offset_scratch, count, members->voters.count, raft->now_ns);
+    }
 }
 
 void raft_lead_tick(struct raft *raft)

@@ -16,6 +16,7 @@ void raft_outbox_begin(struct raft *raft)
     out->rebased = false;
     out->install = false;
     out->members_changed = false;
+    out->time_begun = false;
     out->promote_id = 0;
     out->apply = (struct raft_entry_span){ NULL, 0 };
     out->term_before = raft->term;
@@ -220,7 +221,7 @@ void raft_outbox_finish(struct raft *raft, struct raft_ready *ret_ready)
     ret_ready->need_count = out->need_count;
     ret_ready->state_changed = raft->term != out->term_before ||
                                raft->leader_id != out->leader_before ||
-                               raft->role != out->role_before;
+                               raft->role != out->role_before || out->time_begun;
     ret_ready->members_changed = out->members_changed;
     ret_ready->promote_id = out->promote_id;
     ret_ready->removed = raft->removed;

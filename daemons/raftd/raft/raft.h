@@ -280,7 +280,8 @@ struct raft_grant {
 
 enum raft_refusal {
     RAFT_REFUSAL_NONE = 0,
-    RAFT_REFUSAL_NO_LEADER = 1, /* none known, or it changed: ask again later */
+    RAFT_REFUSAL_NO_LEADER =
+            1, /* none known, or it changed, or it is a new cluster's without a time yet: ask again */
     RAFT_REFUSAL_TRANSFERRING = 2,
     RAFT_REFUSAL_OVERLOADED = 3,
     RAFT_REFUSAL_NO_SPACE = 4,

@@ -44,7 +44,9 @@ void lab_start(struct lab *lab, size_t voters)
 void lab_start_with(struct lab *lab, size_t voters, struct raft_hard_state hard,
         const uint64_t *terms, size_t count)
 {
-    struct raft_base base = { .members = { .voters = { lab_ids, voters } } };
+    /* Several voters know a time, so that a leader takes proposals at once. */
+    struct raft_base base = { .time_ns = voters > 1 && !lab->is_timeless,
+        .members = { .voters = { lab_ids, voters } } };
     struct raft_entry entries[LAB_ENTRIES_MAX];
     if (lab->options.election_ticks == 0) {
         lab->options = raft_options_default;

@@ -3,6 +3,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -12,6 +13,7 @@
 
 struct lab {
     struct raft_options options; /* of the next lab_start */
+    bool is_timeless;            /* the next lab_start is of a new cluster, which knows no time yet */
     struct raft *raft;
     struct raft_ready ready;
     uint64_t now_ns;

@@ -125,6 +125,32 @@ static void lone_member_is_slewed_but_never_stepped_by_a_round(void **state)
     assert_int_equal(run_rounds(&clock, (int64_t[]){ 500 * MS }, 1, 1, 10), 10 * MS);
 }
 
+static uint64_t begin_with(int64_t *walls_ns, size_t count, size_t voters, unsigned rounds)
+{
+    struct clusterclock clock = { 0 };
+    for (unsigned i = 0; i < rounds; i++) {
+        clusterclock_begin(&clock, walls_ns, count, voters, second_ns);
+    }
+    return clusterclock_now(&clock, second_ns);
+}
+
+static void a_new_clusters_time_begins_at_the_median_of_all(void **state)
+{
+    (void)state;
+    assert_int_equal(begin_with((int64_t[]){ 9000, 5000, 100 }, 3, 3, 1), 5000);
+    assert_int_equal(begin_with((int64_t[]){ 4, 1, 5, 2, 3 }, 5, 5, 1), 3);
+}
+
+static void a_new_clusters_time_waits_for_those_who_do_not_answer_and_then_takes_the_later_one(
+        void **state)
+{
+    (void)state;
+    assert_int_equal(begin_with((int64_t[]){ 9000, 5000 }, 2, 3, 2), 0);
+    assert_int_equal(begin_with((int64_t[]){ 9000, 5000 }, 2, 3, 3), 9000);
+    assert_int_equal(begin_with((int64_t[]){ 5000, 9000 }, 2, 2, 1), 9000);
+    assert_int_equal(begin_with((int64_t[]){ 9000, 5000 }, 2, 5, 10), 0); /* no quorum */
+}
+
 /* ---- In the core ---------------------------------------------------------------------------------------------- */
 
 static void new_cluster_begins_at_the_wall_clock(void **state)
@@ -258,6 +284,38 @@ static void voter_tells_its_clock(void **state)
     assert_int_equal(lab_vowed(lab, RAFT_MESSAGE_VOTE_REPLY, 2)->message.wall_ns, lab->wall_ns);
 }
 
+static void answer_heartbeat(struct lab *lab, uint64_t from, int64_t ahead_ns)
+{
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT_REPLY,
+                             .from = from,
+                             .term = 1,
+                             .context = 1,
+                             .wall_ns = lab->wall_ns + (uint64_t)ahead_ns });
+}
+
+static void leader_of_a_new_cluster_takes_proposals_once_the_clocks_have_given_it_a_time(
+        void **state)
+{
+    int64_t hour_ns = 3600 * (int64_t)second_ns;
+    struct lab *lab = *state;
+    lab->is_timeless = true;
+    lab_start(lab, 3);
+    lab_lead(lab);
+    lab_propose(lab, 1);
+    assert_int_equal(lab->ready.refused_count, 1);
+    assert_int_equal(lab->ready.refused[0].reason, RAFT_REFUSAL_NO_LEADER);
+    /* Its own clock and another's are wrong, each its own way. */
+    lab->wall_ns -= (uint64_t)hour_ns;
+    answer_heartbeat(lab, 2, 2 * hour_ns);
+    answer_heartbeat(lab, 3, hour_ns);
+    lab_tick(lab, 1);
+    assert_true(lab->ready.state_changed); /* what waits may be proposed */
+    lab_propose(lab, 1);
+    assert_int_equal(lab->ready.refused_count, 0);
+    assert_int_equal(lab->ready.write.append.items[0].time_ns,
+            lab->wall_ns + (uint64_t)hour_ns - lab->options.tick_ns);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -269,6 +327,10 @@ int main(void)
         cmocka_unit_test(single_clock_far_ahead_changes_nothing),
         cmocka_unit_test(fewer_than_a_quorum_of_clocks_decide_nothing),
         cmocka_unit_test(lone_member_is_slewed_but_never_stepped_by_a_round),
+        cmocka_unit_test(a_new_clusters_time_begins_at_the_median_of_all),
+        cmocka_unit_test(
+                a_new_clusters_time_waits_for_those_who_do_not_answer_and_then_takes_the_later_one),
+        LAB_TEST(leader_of_a_new_cluster_takes_proposals_once_the_clocks_have_given_it_a_time),
         LAB_TEST(new_cluster_begins_at_the_wall_clock),
         LAB_TEST(lone_member_steps_to_its_wall_clock_at_its_start_only),
         LAB_TEST(new_leader_counts_on_from_the_last_heartbeat),
