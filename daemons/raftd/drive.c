@@ -154,6 +154,8 @@ static void on_refused(struct raftd *raftd, uint64_t context, enum raft_refusal 
 {
     if (context == raftd->asking.context) {
         raftd->asking.refusal = reason;
+    } else if (context == OWN_CONTEXT) {
+        housekeeping_on_own_refused(raftd);
     } else if (changes_on_refused(raftd, context, reason)) {
         return;
     } else if (reason == RAFT_REFUSAL_NO_LEADER || reason == RAFT_REFUSAL_TRANSFERRING) {

@@ -87,6 +87,13 @@ static void propose_own(struct raftd *raftd, struct own_op *own, uint64_t now_ms
     }
 }
 
+void housekeeping_on_own_refused(struct raftd *raftd)
+{
+    if (raftd->publish.asked_term == 0) {
+        raftd->publish.asked_at_ms = 0; /* it is in no log: asked again with the next check */
+    }
+}
+
 static void propose_registration(struct raftd *raftd)
 {
     uint64_t now_ms = clock_monotonic_ms();

@@ -182,6 +182,8 @@ void changes_promote(struct raftd *raftd, uint64_t learner_id);
 int housekeeping_start(struct raftd *raftd, struct err *err);
 void housekeeping_stop(struct raftd *raftd);
 void housekeeping_on_removed(struct raftd *raftd);
+/* The leader did not take what we had passed on to it. */
+void housekeeping_on_own_refused(struct raftd *raftd);
 void housekeeping_stop_soon(struct raftd *raftd); /* hands leadership over first */
 void housekeeping_on_state_changed(struct raftd *raftd);
 void housekeeping_on_entries(struct raftd *raftd, struct raft_entry_span entries);
