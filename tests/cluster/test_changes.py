@@ -11,7 +11,7 @@ from harness.wire import WireError
 
 from members import Cluster, Writers, kill_member
 
-pytestmark = pytest.mark.ours
+pytestmark = [pytest.mark.ours, pytest.mark.slow]
 
 # Asked of the member: 2 s. A machine that does other things too gets some more.
 REMOVED_ENDS_S = 2.0 if not os.environ.get("CI") else 6.0
