@@ -204,6 +204,9 @@ static void append_server(struct gatewayd *gw, struct buf *out, const uint64_t *
             "Bytes written to the write-ahead log since raftd started.", raft->wal_bytes);
     append_single(out, "quorate_no_space", "gauge",
             "1 while writes are refused because the disk is full.", raft->no_space);
+    append_single(out, "quorate_writes_wait", "gauge",
+            "1 while writes wait because too much of the log is not applied yet.",
+            raft->writes_wait);
 }
 
 static void append_cluster_version(struct gatewayd *gw, struct buf *out)

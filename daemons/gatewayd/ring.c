@@ -351,6 +351,7 @@ static void on_raft_state(struct gatewayd *gw, struct span body)
     raft->role = state.role;
     raft->leader_since_wall_ns = state.leader_since_wall_ns;
     raft->no_space = state.no_space;
+    raft->writes_wait = state.writes_wait;
     raft->vote = state.vote;
     raft->leader_changes = state.leader_changes;
     raft->sent_appends = state.sent_appends;

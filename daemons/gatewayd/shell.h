@@ -116,6 +116,7 @@ struct raft_view {
     uint64_t wal_syncs;
     uint64_t wal_bytes;
     bool no_space;
+    bool writes_wait;
     uint64_t last_leader_id;   /* also of a link that is gone */
     uint64_t new_leader_at_ms; /* when we learned of the leader; 0: the first one */
     struct buf followers;      /* u32 length and encoded follower_state, repeated */

@@ -345,6 +345,7 @@ void housekeeping_fill_state(struct raftd *raftd, struct buf *out)
         .role = (uint64_t)status.role,
         .leader_since_wall_ns = raftd->leader_since_wall_ns,
         .no_space = !raftd->told_writable,
+        .writes_wait = raftd->backlog.is_full,
         .vote = status.vote,
         .leader_changes = status.leader_changes,
         .proposals_pending = gateways_waiting(raftd->gateways),
@@ -369,6 +370,7 @@ void housekeeping_fill_state(struct raftd *raftd, struct buf *out)
     SET(&state, raft_state_tag_received_appends);
     SET(&state, raft_state_tag_leader_since_wall_ns);
     SET(&state, raft_state_tag_no_space);
+    SET(&state, raft_state_tag_writes_wait);
     SET(&state, raft_state_tag_vote);
     SET(&state, raft_state_tag_leader_changes);
     SET(&state, raft_state_tag_proposals_pending);

@@ -9,7 +9,7 @@ import time
 import pytest
 
 import harness
-from harness import Connection, Keys, poll
+from harness import Connection, Keys, exchange, poll
 from harness.faults import Writers
 from harness.wire import FORM, WireError
 from sizes import sized
@@ -84,6 +84,7 @@ def test_a_stored_that_stands_still_under_64_writers_bounds_raftd_and_its_log():
                     poll(lambda: flood.sent > sent_then + sized(64, 300, 3000), 120, "they go on writing")
                     log_bytes, memory = folder_bytes(log_path), max(memory, memory_bytes(raftd))
                     answer = json.loads(refused()[0])
+                    assert b"quorate_writes_wait 1\n" in exchange(server.port, "GET", "/metrics").body
                     # Reads, of course, go on.
                     assert Keys(server.port).get("/w").status == 200
             finally:
@@ -94,6 +95,7 @@ def test_a_stored_that_stands_still_under_64_writers_bounds_raftd_and_its_log():
             assert log_bytes - log_then <= 64 * MIB, "the log went on growing"
             assert memory < 6 * QUEUE_BYTES_MAX, "raftd takes %d MiB" % (memory / MIB)
             poll(lambda: try_put(server.port) in (200, 201), 120, "writes go on")
+            poll(lambda: b"quorate_writes_wait 0\n" in exchange(server.port, "GET", "/metrics").body, 20, "and say so")
             writers.wait_for(40, timeout=60)
         assert writers.problems() == []
         assert "raftd.stored.caught_up" in server.log()
@@ -118,7 +120,7 @@ def test_many_clients_at_once_are_never_refused():
 
 
 def test_a_restart_far_behind_takes_writes_as_soon_as_it_has_caught_up():
-    """More entries to apply again than a client's write waits for: the writes that come meanwhile are answered too."""
+    """Entries beyond the bound are to be applied again: the write that comes meanwhile waits for them and is answered."""
     count = sized(70000, 80000, 200000)
     with harness.new_server(["--snapshot-count=10000000"]) as server:
         server.start()
