@@ -6,14 +6,15 @@
 # That is why etcd-server, which the tests compare with, is not: its package starts a service on port 2379 and enables
 # it for every boot to come. Keeping it from starting (policy-rc.d, masking the unit) would leave the second part, or
 # leave traces of our own in /etc. So its program is taken out of the package into deps/etcd/, unless the package is
-# installed already; removing the checkout removes it. The HTTP parser is taken out of node-llhttp likewise, into
-# deps/llhttp/, where the distribution has no libllhttp: installing that package would bring in Node.js.
+# installed already; removing the checkout removes it. dnsmasq, which answers the tests' DNS questions, is taken out of
+# dnsmasq-base likewise, since that package brings a user. And so is the HTTP parser out of node-llhttp, into deps/llhttp/,
+# where the distribution has no libllhttp: installing that package would bring in Node.js.
 set -eu
 
 here=$(cd "$(dirname "$0")/.." && pwd)
 # curl is for the first request that quickstart.sh and the README name.
 build="build-essential meson ninja-build pkg-config libuv1-dev libnng-dev libmsgpack-dev libsodium-dev liblmdb-dev libjansson-dev libcurl4-openssl-dev libssl-dev libc-ares-dev curl"
-tests="$build libcmocka-dev openssl python3 python3-pytest strace iproute2 nftables dnsmasq-base"
+tests="$build libcmocka-dev openssl python3 python3-pytest strace iproute2 nftables libdbus-1-3 libidn2-0 libnetfilter-conntrack3"
 peers="etcd-client python3-etcd wrk"
 checkers="clang clang-tidy libclang-rt-dev cppcheck"
 
@@ -83,7 +84,11 @@ need_etcd=
 if [ "${1:-build}" != build ] && [ ! -x /usr/bin/etcd ] && [ ! -x "$here/deps/etcd/etcd" ]; then
     need_etcd=1
 fi
-if [ -z "$missing$need_llhttp$need_etcd" ]; then
+need_dnsmasq=
+if [ "${1:-build}" = test ] && [ ! -x /usr/sbin/dnsmasq ] && [ ! -x "$here/deps/dnsmasq/dnsmasq" ]; then
+    need_dnsmasq=1
+fi
+if [ -z "$missing$need_llhttp$need_etcd$need_dnsmasq" ]; then
     exit 0
 fi
 scratch=$(mktemp -d)
@@ -131,4 +136,7 @@ if [ -n "$need_llhttp" ] && ! pkg-config --exists libllhttp 2>/dev/null; then
 fi
 if [ -n "$need_etcd" ]; then
     take_out etcd-server etcd bin/etcd share/doc/etcd-server/copyright
+fi
+if [ -n "$need_dnsmasq" ]; then
+    take_out dnsmasq-base dnsmasq sbin/dnsmasq share/doc/dnsmasq-base/copyright
 fi

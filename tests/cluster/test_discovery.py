@@ -15,7 +15,7 @@ import uuid
 
 import pytest
 from harness.places import FreePort, poll
-from harness.server import Etcd, Quorate, _die_with_parent
+from harness.server import SOURCE, Etcd, Quorate, _die_with_parent
 from harness.wire import exchange
 
 from certs import Certs
@@ -434,7 +434,7 @@ class NameServer:
         self._port = FreePort()
         self.address = "127.0.0.1:%d" % self._port.port
         self.command = [
-            shutil.which("dnsmasq", path=os.environ.get("PATH", "") + ":/usr/sbin"), "--keep-in-foreground", "--conf-file=/dev/null",
+            shutil.which("dnsmasq", path="/usr/sbin:" + os.path.join(SOURCE, "deps", "dnsmasq")), "--keep-in-foreground", "--conf-file=/dev/null",
             "--port=%d" % self._port.port, "--listen-address=127.0.0.1", "--bind-interfaces", "--no-resolv", "--no-hosts",
             "--pid-file=", "--user=" + getpass.getuser(), "--log-facility=-", "--local=/test/", "--local=/localhost/",
         ] + ["--srv-host=%s._tcp.%s,%s,%d" % (service, self.domain, target, port) for service, target, port in records]

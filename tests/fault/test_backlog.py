@@ -62,6 +62,7 @@ def folder_bytes(path):
     return sum(os.stat(os.path.join(path, name)).st_blocks * 512 for name in os.listdir(path))
 
 
+@pytest.mark.slow
 def test_a_stored_that_stands_still_under_64_writers_bounds_raftd_and_its_log():
     with harness.new_server() as server:
         server.start()
@@ -119,6 +120,7 @@ def test_many_clients_at_once_are_never_refused():
         assert "raftd.stored.behind" not in server.log()
 
 
+@pytest.mark.slow
 def test_a_restart_far_behind_takes_writes_as_soon_as_it_has_caught_up():
     """Entries beyond the bound are to be applied again: the write that comes meanwhile waits for them and is answered."""
     count = sized(70000, 80000, 200000)

@@ -80,6 +80,7 @@ def test_a_tree_that_cannot_be_told_in_one_answer_is_refused(server):
     assert peak_bytes(server.daemon("gatewayd")) < 3 << 30
 
 
+@pytest.mark.slow
 def test_a_stream_that_asks_for_all_of_history_is_told_a_part_of_it(server):
     first = 0
     for i in range(20):
@@ -96,6 +97,7 @@ def test_a_stream_that_asks_for_all_of_history_is_told_a_part_of_it(server):
     assert peak_bytes(server.daemon("gatewayd")) < 400 * MIB
 
 
+@pytest.mark.slow
 def test_what_clients_gave_up_on_while_raftd_was_away_is_not_kept(server):
     """600 MiB of writes that nobody waits for any more."""
     gatewayd, raftd = server.daemon("gatewayd"), server.daemon("raftd")

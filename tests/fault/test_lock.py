@@ -58,6 +58,7 @@ def test_a_held_writers_lock_ends_in_a_fresh_generation_and_nothing_is_lost():
         assert server.daemon("stored") != stored
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_held_at_the_start_ends_in_a_fresh_generation_too():
     """The state is trusted, and cannot be opened."""
     with harness.new_server() as server:
@@ -72,6 +73,7 @@ def test_a_lock_that_is_held_at_the_start_ends_in_a_fresh_generation_too():
         assert writers.problems() == []
 
 
+@pytest.mark.slow
 def test_a_state_that_was_closed_cleanly_and_is_held_is_given_up_too():
     with harness.new_server() as server:
         server.start()
@@ -86,6 +88,7 @@ def test_a_state_that_was_closed_cleanly_and_is_held_is_given_up_too():
         assert writers.problems() == []
 
 
+@pytest.mark.slow
 def test_a_held_readers_lock_is_noticed_by_whoever_looks_after_the_readers():
     with harness.new_server(["--gateways=2"]) as server:
         server.start()
@@ -101,6 +104,7 @@ def test_a_held_readers_lock_is_noticed_by_whoever_looks_after_the_readers():
         assert writers.problems() == []
 
 
+@pytest.mark.slow
 def test_a_stored_that_was_stopped_for_long_gives_nothing_up():
     """It was in nobody's way, and nobody in its."""
     with harness.new_server() as server:

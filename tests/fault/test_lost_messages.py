@@ -61,7 +61,7 @@ def test_a_lost_message_is_made_good_long_before_the_time_out(shim, measured, se
         keys = Keys(server.port)
         keys.put("/k", "start")
         slowest = []
-        for nth in range(1, sized(4, 9, 40)):
+        for nth in range(1, sized(3, 9, 40)):
             for writes in (1, 4):
                 took = one_loss(keys, shim, sender, path, nth, writes)
                 if took is not None:

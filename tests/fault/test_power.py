@@ -43,6 +43,7 @@ def test_power_cuts_lose_nothing(disk, folder, boot):
                 Keys(server.port).delete("/r%d" % (number - 3), "recursive=true")
 
 
+@pytest.mark.slow
 @pytest.mark.ours
 def test_a_power_cut_in_a_snapshot_loses_nothing(disk):
     """Snapshots all the time: their files, renames and the purge of old segments meet the cut too."""
@@ -87,6 +88,7 @@ def test_a_power_cut_of_an_idle_member(disk):
         keys.close()
 
 
+@pytest.mark.slow
 def test_two_cuts_without_a_word_between(disk):
     """The restart after a cut is cut too, before anyone wrote."""
     with harness.new_server(data_dir=disk.path + "/data", quick_clock=True) as server:

@@ -110,10 +110,10 @@ def test_half_open_and_slow_connections_leave_other_clients_served(many_files, m
         keys.put("/read", "v")
         keys.put("/big", "b" * 200000)
         keys.close()
-        alone = serve_others(server.port, "/alone", 3)
+        alone = serve_others(server.port, "/alone", sized(1, 3, 10))
         with SlowClients(server.port, count) as slow:
             time.sleep(1)
-            beside = serve_others(server.port, "/beside", 5)
+            beside = serve_others(server.port, "/beside", sized(2, 5, 30))
             assert slow.still_there() >= 0.99 * count, "the slow ones were not there at all"
             assert slow.dripped > 0
             own_kib, _ = server.memory_kib()

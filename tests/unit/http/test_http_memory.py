@@ -63,8 +63,8 @@ def test_large_requests_wait_for_room_and_all_are_answered(serve):
 
 @pytest.mark.parametrize("count, head", [
     (8, put_head(MIB)),
-    (8, b"PUT /echo HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n20000\r\n" + b"c" * 0x11000),
-    (20, b"GET /" + b"u" * 80000),
+    pytest.param(8, b"PUT /echo HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n20000\r\n" + b"c" * 0x11000, marks=pytest.mark.slow),
+    pytest.param(20, b"GET /" + b"u" * 80000, marks=pytest.mark.slow),
 ], ids=["length", "chunked", "url"])
 def test_who_takes_room_and_sends_nothing_makes_way(serve, count, head):
     header_bytes_max = 1 << 18
