@@ -145,6 +145,7 @@ struct conf {
     bool strict_reconfig_check;
     bool pre_vote;
     bool linearizable_reads; /* a plain GET answers as quorum=true does */
+    bool lease_reads;        /* a quorum read costs no round of heartbeats */
     bool initial_election_tick_advance;
     bool force_new_cluster;
     bool enable_v2;

@@ -199,6 +199,10 @@ static const struct conf_key keys[] = {
             .group = OURS, .who = S | G, .help = "events that a waitIndex may reach back" },
     { "linearizable-reads", CONF_TYPE_BOOL, AT(linearizable_reads), "false", .group = OURS,
             .who = G, .help = "every GET answers as with quorum=true" },
+    { "lease-reads", CONF_TYPE_BOOL, AT(lease_reads), "false", .group = OURS, .who = R,
+            .help = "quorum reads without a round of heartbeats, while a quorum of members with "
+                    "this "
+                    "flag has answered within an election timeout: as sure as their clocks" },
     { "enable-discovery", CONF_TYPE_BOOL, AT(enable_discovery), "false", .group = OURS, .who = G,
             .help = "serve /new, so that other clusters can find their members here" },
     { "enable-v2", CONF_TYPE_BOOL, AT(enable_v2), "true", .group = OURS, .who = G,
@@ -252,7 +256,8 @@ static const struct conf_key keys[] = {
             .help = "copy the data of --data-dir, whose member may run, into this empty folder and "
                     "exit; the copy is started with --force-new-cluster" },
     { "backup-wal-dir", CONF_TYPE_PATH, AT(backup_wal_dir), "", .group = REQUEST, .who = R | Q,
-            .no_environment = true, .help = "folder for the copy of the log, if not in --backup-dir" },
+            .no_environment = true,
+            .help = "folder for the copy of the log, if not in --backup-dir" },
     { "help", CONF_TYPE_BOOL, AT(help), "false", .group = REQUEST, .who = ALL,
             .no_environment = true, .help = "print this and exit; also -h" },
     { "version", CONF_TYPE_BOOL, AT(version), "false", .group = REQUEST, .who = ALL,

@@ -28,6 +28,7 @@ static struct raft_options core_options(const struct raftd *raftd)
     options.heartbeat_ticks = 1;
     options.election_ticks = (uint32_t)(conf->election_timeout_ms / conf->heartbeat_interval_ms);
     options.pre_vote = conf->pre_vote;
+    options.lease_read = conf->lease_reads;
     options.fast_start = conf->initial_election_tick_advance;
     return options;
 }

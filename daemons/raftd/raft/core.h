@@ -32,6 +32,8 @@ struct raft_peer {
     uint64_t commit_sent;    /* the highest commit index it was sent */
     uint64_t snapshot_index; /* SNAPSHOT: under way */
     uint64_t round_acked;
+    uint64_t
+            round_leased; /* the newest for which it promised to elect nobody else for as long as we count on it */
     int64_t wall_offset_ns; /* its wall clock minus cluster time, when it last answered ... */
     bool wall_fresh;        /* ... since the last heartbeat tick */
     uint64_t *
@@ -256,6 +258,11 @@ bool raft_lead_knows_time(const struct raft *raft);
 static inline bool raft_lead_is_ready(const struct raft *raft)
 {
     return raft->role == RAFT_ROLE_LEADER && raft->commit >= raft->lead_index;
+}
+/* For how long whoever has heard a leader elects nobody else. */
+static inline uint64_t raft_lease_ns(const struct raft *raft)
+{
+    return raft->options.tick_ns * raft->options.election_ticks;
 }
 static inline const struct members *raft_members_now(const struct raft *raft)
 {

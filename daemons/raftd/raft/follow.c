@@ -141,6 +141,7 @@ void raft_follow_on_heartbeat(struct raft *raft, const struct raft_message *mess
     struct raft_message *reply = raft_send(raft, RAFT_MESSAGE_HEARTBEAT_REPLY, message->from);
     reply->context = message->context;
     reply->wall_ns = raft->wall_ns;
+    reply->time_ns = raft->options.lease_read ? raft_lease_ns(raft) : 0;
     reply->index = raft->commit;
 }
 

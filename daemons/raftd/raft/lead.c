@@ -195,14 +195,13 @@ bool raft_lead_has_lease(struct raft *raft)
     if (!raft->options.lease_read || !raft->options.check_quorum || raft->lease_void) {
         return false;
     }
-    uint64_t round = raft_lead_quorum_round(raft);
+    uint64_t round = quorum_value(raft, offsetof(struct raft_peer, round_leased), raft->round);
     const struct raft_round *seen = &raft->rounds[round % RAFT_ROUNDS_KEPT];
     if (round == 0 || seen->round != round) {
         return false;
     }
     /* A tenth less than what the others wait: clocks run differently fast. */
-    uint64_t lease_ns = raft->options.tick_ns * raft->options.election_ticks / 10 * 9;
-    return raft->now_ns - seen->sent_ns < lease_ns;
+    return raft->now_ns - seen->sent_ns < raft_lease_ns(raft) / 10 * 9;
 }
 
 /* We are not in the configuration that is now committed: see that all know, let the best go on. */
@@ -320,6 +319,9 @@ void raft_lead_on_heartbeat_reply(struct raft *raft, const struct raft_message *
     }
     peer->active = true;
     peer->round_acked = MAX(peer->round_acked, message->context);
+    if (message->time_ns >= raft_lease_ns(raft)) {
+        peer->round_leased = MAX(peer->round_leased, message->context);
+    }
     peer->wall_offset_ns =
             (int64_t)(message->wall_ns - clusterclock_now(&raft->clock, raft->now_ns));
     peer->wall_fresh = true;

@@ -104,7 +104,7 @@ struct raft_options {
     uint32_t heartbeat_ticks; /* >= 1 */
     bool pre_vote;
     bool check_quorum; /* a leader that hears no quorum for an election timeout steps down */
-    bool lease_read; /* reads without a round while a quorum has answered lately; needs check_quorum; all members alike */
+    bool lease_read; /* reads without a round while a quorum that keeps leases has answered lately; needs check_quorum */
     bool fast_start; /* a lone voter campaigns with the first tick, others start nearer to their timeout */
     uint32_t inflight_max;         /* unanswered appends per peer */
     size_t append_bytes_max;       /* data per append message (one larger entry may exceed it) */
@@ -145,7 +145,8 @@ enum raft_message_kind {
     RAFT_MESSAGE_HEARTBEAT =
             7, /* commit (never beyond what the peer has), context: round, time_ns */
     RAFT_MESSAGE_HEARTBEAT_REPLY =
-            8, /* context: the round; wall_ns: the peer's own clock; index: its last entry */
+            8, /* context: the round; wall_ns: the peer's own clock; index: its last entry; time_ns: for so long after it
+                * heard the round it elects nobody else, 0: it does not promise */
     RAFT_MESSAGE_SNAPSHOT = 9,     /* base: see ready.send */
     RAFT_MESSAGE_TIMEOUT_NOW = 10, /* campaign at once */
     RAFT_MESSAGE_PROPOSE =

@@ -61,8 +61,7 @@ bool raft_vote_in_lease(const struct raft *raft)
     if (raft_is_lone_voter(raft)) {
         return raft->role == RAFT_ROLE_LEADER;
     }
-    if (raft->options.lease_read &&
-            raft->now_ns - raft->heard_ns < raft->options.tick_ns * raft->options.election_ticks) {
+    if (raft->options.lease_read && raft->now_ns - raft->heard_ns < raft_lease_ns(raft)) {
         /* Ticks may bunch after a stall; a leader's lease relies on the clock. */
         return true;
     }

@@ -6,7 +6,8 @@ static void beat(struct lab *lab, uint64_t from, uint64_t round)
     lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT_REPLY,
                              .from = from,
                              .term = lab_status(lab).term,
-                             .context = round });
+                             .context = round,
+                             .time_ns = lab->options.tick_ns * lab->options.election_ticks });
 }
 
 static void start_leading(struct lab *lab)
@@ -201,6 +202,50 @@ static void lease_grants_at_once_while_a_quorum_has_answered_lately(void **state
     lab_stop(&lab);
 }
 
+static void lease_counts_on_those_who_promise_it_only(void **state)
+{
+    struct lab *lab = *state;
+    lab->options.lease_read = true;
+    lab_start(lab, 3);
+    lab_lead(lab);
+    lab_acknowledge(lab, 2, 1);
+    struct raft_message beat = {
+        .kind = RAFT_MESSAGE_HEARTBEAT_REPLY, .from = 2, .term = 1, .context = 1
+    };
+    lab_deliver(lab, beat); /* it keeps no leases */
+    lab_read(lab, 5);
+    assert_int_equal(lab->ready.grant_count, 0);
+    beat.context = 2;
+    beat.time_ns = lab->options.tick_ns * lab->options.election_ticks - 1; /* shorter ones */
+    lab_deliver(lab, beat);
+    assert_int_equal(lab->ready.grant_count, 1); /* by its round */
+    lab_read(lab, 6);
+    assert_int_equal(lab->ready.grant_count, 0);
+    beat.context = 3;
+    beat.time_ns++;
+    lab_deliver(lab, beat);
+    lab_read(lab, 7);
+    assert_int_equal(lab->ready.grant_count, 1);
+    assert_int_equal(lab->ready.send.count, 0);
+}
+
+static void follower_says_for_how_long_it_keeps_a_lease(void **state)
+{
+    struct lab *lab = *state;
+    struct raft_message beat = {
+        .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1, .context = 1
+    };
+    lab_start(lab, 3);
+    lab_deliver(lab, beat);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT_REPLY, 2)->time_ns, 0);
+    lab_stop(lab);
+    lab->options.lease_read = true;
+    lab_start(lab, 3);
+    lab_deliver(lab, beat);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT_REPLY, 2)->time_ns,
+            lab->options.tick_ns * lab->options.election_ticks);
+}
+
 static void lease_is_void_once_a_successor_was_told_to_campaign(void **state)
 {
     (void)state;
@@ -243,6 +288,8 @@ int main(void)
         LAB_TEST(lost_question_is_asked_again),
         LAB_TEST(follower_that_loses_its_leader_refuses_what_waits),
         cmocka_unit_test(lease_grants_at_once_while_a_quorum_has_answered_lately),
+        LAB_TEST(lease_counts_on_those_who_promise_it_only),
+        LAB_TEST(follower_says_for_how_long_it_keeps_a_lease),
         cmocka_unit_test(lease_is_void_once_a_successor_was_told_to_campaign),
         LAB_TEST(restarted_member_respects_a_lease_it_may_have_granted),
     };
