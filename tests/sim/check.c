@@ -105,6 +105,28 @@ static void grow_entries(struct check *check)
     check->entry_capacity = bigger.entry_capacity;
 }
 
+/* A leader begins a change. */
+static void check_change(
+        struct sim *sim, const struct node *leader, const struct raft_entry *change)
+{
+    struct raft_status status;
+    raft_get_status(leader->raft, &status);
+    if (raft_term_at(leader->raft, status.commit_index) != status.term) {
+        check_fail(sim,
+                "leader %" PRIu64 " changes the members at %" PRIu64
+                " before it has committed an entry of its term",
+                leader->id, change->index);
+    }
+    for (uint64_t index = status.commit_index + 1; index < change->index; index++) {
+        if (find_entry(&sim->check, index, raft_term_at(leader->raft, index))->is_change) {
+            check_fail(sim,
+                    "leader %" PRIu64 " changes the members at %" PRIu64
+                    " while the change at %" PRIu64 " is not committed",
+                    leader->id, change->index, index);
+        }
+    }
+}
+
 static void check_append(struct sim *sim, const struct node *node, struct raft_entry_span entries)
 {
     struct check *check = &sim->check;
@@ -117,8 +139,16 @@ static void check_append(struct sim *sim, const struct node *node, struct raft_e
         uint64_t content = digest_entry(entry);
         struct check_entry *known = find_entry(check, entry->index, entry->term);
         if (known->index == 0) {
-            *known = (struct check_entry){ entry->index, entry->term, prev_term, content,
-                entry->time_ns, sim->now_ns };
+            *known = (struct check_entry){ .index = entry->index,
+                .term = entry->term,
+                .prev_term = prev_term,
+                .content = content,
+                .time_ns = entry->time_ns,
+                .is_change = entry->kind == RAFT_ENTRY_CONFIG,
+                .stamped_at_ns = sim->now_ns };
+            if (known->is_change) {
+                check_change(sim, node, entry);
+            }
             check->entry_count++;
         } else if (known->content != content || known->prev_term != prev_term) {
             check_fail(sim,
@@ -211,6 +241,12 @@ static void check_commit(struct sim *sim, struct node *node, const struct raft_s
             check_fail(sim, "node %" PRIu64 " commits %" PRIu64 " before any leader did", node->id,
                     status->commit_index);
         }
+        if (raft_term_at(node->raft, status->commit_index) != status->term) {
+            check_fail(sim,
+                    "leader %" PRIu64 " of term %" PRIu64 " committed %" PRIu64
+                    ", which is of another term",
+                    node->id, status->term, status->commit_index);
+        }
         check_quorum_has(sim, node, status->commit_index);
     }
     reserve_committed(check, status->commit_index);
@@ -271,6 +307,60 @@ void check_step(struct sim *sim, struct node *node, const struct raft_ready *rea
     check_commit(sim, node, &status); /* one that commits its own removal leads no more */
     node->role_seen = status.role;
     node->term_seen = status.term;
+}
+
+/* ---- Messages ------------------------------------------------------------------------------------------------- */
+
+void check_sent(struct sim *sim, const struct node *node, const struct raft_message *message)
+{
+    const struct node *leader = sim_find_node(sim, message->to);
+    struct raft_status status;
+    if (message->kind != RAFT_MESSAGE_APPEND_REPLY || message->reject || leader == NULL ||
+            !leader->up) {
+        return;
+    }
+    raft_get_status(leader->raft, &status);
+    if (status.role != RAFT_ROLE_LEADER || status.term != message->term ||
+            message->index <= MAX(status.base_index, node->store.ledger.base.index)) {
+        return;
+    }
+    uint64_t has = ledger_term(&node->store.ledger, message->index);
+    if (has != raft_term_at(leader->raft, message->index)) {
+        check_fail(sim,
+                "node %" PRIu64 " acknowledges %" PRIu64 " which on its disk is of term %" PRIu64
+                ", at leader %" PRIu64 " of term %" PRIu64,
+                node->id, message->index, has, leader->id,
+                raft_term_at(leader->raft, message->index));
+    }
+}
+
+void check_followed(struct sim *sim, const struct node *node, const struct raft_message *message,
+        uint64_t commit_before)
+{
+    struct raft_status status;
+    raft_get_status(node->raft, &status);
+    uint64_t matched = message->index + message->entries.count;
+    if (message->kind == RAFT_MESSAGE_APPEND && status.commit_index > MAX(commit_before, matched)) {
+        check_fail(sim,
+                "node %" PRIu64 " committed %" PRIu64 " by an append that reaches to %" PRIu64,
+                node->id, status.commit_index, matched);
+    }
+}
+
+/* ---- Members -------------------------------------------------------------------------------------------------- */
+
+void check_promotion(struct sim *sim, const struct node *leader, uint64_t learner_id)
+{
+    const struct node *learner = sim_find_node(sim, learner_id);
+    struct raft_status status;
+    raft_get_status(leader->raft, &status);
+    uint64_t has = learner == NULL ? 0 : ledger_last_index(&learner->store.ledger);
+    if (has + sim->core.promote_within < status.last_index) {
+        check_fail(sim,
+                "leader %" PRIu64 " would promote %" PRIu64 ", which has %" PRIu64 " of %" PRIu64
+                " entries",
+                leader->id, learner_id, has, status.last_index);
+    }
 }
 
 /* ---- Applied -------------------------------------------------------------------------------------------------- */

@@ -1,8 +1,12 @@
 /* check.h: what must hold in every history, held against all members at once.
  *
  *   one leader      at most one member leads in a term, and it has everything that was committed before
- *   log matching    an (index, term) is one entry with one predecessor, wherever it appears
- *   committed       is for ever, the same everywhere, and on the disks of a quorum when the leader says so
+ *   log matching    an (index, term) is one entry with one predecessor, wherever it appears; what is acknowledged is what the
+ *                   leader has
+ *   committed       is for ever, the same everywhere, and on the disks of a quorum when the leader says so; by an entry of
+ *                   its own term; by followers only as far as they match
+ *   members         one change at a time, none before the leader has committed an entry of its term; no promotion of one
+ *                   that is far behind
  *   durable         is what every outcome of a power cut would leave on the disk
  *   applied         the same sequence everywhere, no gap, nothing twice
  *   reads           an index granted covers all that was committed when the read was asked for
@@ -23,6 +27,7 @@ struct check_entry { /* the one meaning of an (index, term) */
     uint64_t prev_term;
     uint64_t content;
     uint64_t time_ns;
+    bool is_change;
     uint64_t stamped_at_ns; /* true time, when its leader made it */
 };
 
@@ -45,5 +50,12 @@ NORETURN void check_fail(const struct sim *sim, const char *format, ...) PRINTF_
 
 /* After each step of a node. */
 void check_step(struct sim *sim, struct node *node, const struct raft_ready *ready);
+/* The core proposes to make a voter of a learner: it must nearly have caught up, or it could cost the quorum. */
+void check_promotion(struct sim *sim, const struct node *leader, uint64_t learner_id);
+/* A message leaves, an acknowledgement perhaps. */
+void check_sent(struct sim *sim, const struct node *node, const struct raft_message *message);
+/* A follower has taken a message in; it had committed so far before. */
+void check_followed(struct sim *sim, const struct node *node, const struct raft_message *message,
+        uint64_t commit_before);
 /* Applies an entry to the node's state machine. */
 void check_apply(struct sim *sim, struct node *node, const struct raft_entry *entry);

@@ -215,7 +215,7 @@ static struct disk_file *file_of(struct disk *disk, int fd)
 {
     INVARIANT_LE(FD_FIRST, fd);
     INVARIANT_LT(fd - FD_FIRST, DISK_FDS_MAX);
-    struct disk_file *file = disk->fds[fd - FD_FIRST];
+    struct disk_file *file = disk->fds[fd - FD_FIRST].file;
     INVARIANT(file != NULL);
     return file;
 }
@@ -223,8 +223,8 @@ static struct disk_file *file_of(struct disk *disk, int fd)
 static int open_file(struct disk *disk, struct disk_file *file)
 {
     for (int i = 0; i < DISK_FDS_MAX; i++) {
-        if (disk->fds[i] == NULL) {
-            disk->fds[i] = file_ref(file);
+        if (disk->fds[i].file == NULL) {
+            disk->fds[i] = (struct disk_fd){ file_ref(file), file->errors };
             return FD_FIRST + i;
         }
     }
@@ -259,7 +259,7 @@ static void on_close(void *user, int fd)
 {
     struct disk *disk = user;
     file_unref(file_of(disk, fd));
-    disk->fds[fd - FD_FIRST] = NULL;
+    disk->fds[fd - FD_FIRST].file = NULL;
 }
 
 static ssize_t on_pread(void *user, int fd, void *bytes, size_t count, off_t offset)
@@ -333,6 +333,12 @@ static int on_sync(void *user, int fd)
     struct disk_file *file = file_of(disk, fd);
     if (sync_strikes(disk)) {
         file->doomed_count = file->change_count;
+        file->errors++;
+    }
+    unsigned *told = &disk->fds[fd - FD_FIRST].errors_told;
+    if (*told != file->errors) {
+        *told = file->errors;
+        errno = EIO;
         return -1;
     }
     file_sync(file);
@@ -457,7 +463,7 @@ void disk_fail_sync(struct disk *disk, unsigned syncs)
 void disk_cut_power(struct disk *disk)
 {
     for (size_t i = 0; i < DISK_FDS_MAX; i++) {
-        INVARIANT(disk->fds[i] == NULL);
+        INVARIANT(disk->fds[i].file == NULL);
     }
     undo_renamings(disk);
     for (size_t i = 0; i < disk->name_count; i++) {

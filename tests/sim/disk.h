@@ -32,7 +32,13 @@ struct disk_file {
     size_t change_count;
     size_t change_capacity;
     size_t doomed_count; /* so many of the oldest: a sync of them failed */
+    unsigned errors;     /* of writing back: each description is told of each once */
     unsigned users;      /* names, descriptors, name changes that may be undone */
+};
+
+struct disk_fd {
+    struct disk_file *file; /* NULL: not open */
+    unsigned errors_told;
 };
 
 struct disk_name {
@@ -52,7 +58,7 @@ struct disk {
     struct rng rng;
     struct disk_name names[DISK_NAMES_MAX];
     size_t name_count; /* none is in use from here on */
-    struct disk_file *fds[DISK_FDS_MAX];
+    struct disk_fd fds[DISK_FDS_MAX];
     struct disk_renaming *renamings; /* oldest first, not synced */
     size_t renaming_count;
     size_t renaming_capacity;

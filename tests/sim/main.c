@@ -1,8 +1,9 @@
 /* main.c: runs histories, in processes of their own, side by side.
  *
- *   sim [--seeds N | --seconds S] [--first SEED] [--members M] [--jobs J] [--file FILE] [--verbose]
+ *   sim [--seeds N | --seconds S] [--first SEED] [--members M] [--steady] [--jobs J] [--file FILE] [--verbose]
  *
- * N histories from SEED on, or as many as S seconds take; or those that FILE names, a seed at the start of each line. A
+ * N histories from SEED on, or as many as S seconds take; or those that FILE names, a seed at the start of each line.
+ * --steady: only such as have one member in trouble at a time and change the membership all the while. A
  * worker that finds a breach says so and ends; so does one that the code under test brings down, and what its seed was
  * is then said here. Ends with status 0 if all held, with what was run, and how fast. */
 #include <errno.h>
@@ -84,6 +85,8 @@ static bool take_arguments(int argc, char **argv, struct plan *plan)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--verbose") == 0) {
             plan->options.verbose = true;
+        } else if (strcmp(argv[i], "--steady") == 0) {
+            plan->options.steady = true;
         } else if (strcmp(argv[i], "--file") == 0 && i + 1 < argc) {
             plan->file = argv[++i];
         } else if (!take_number(argc, argv, &i, "--seeds", &plan->seeds) &&
@@ -204,7 +207,8 @@ static void remove_root(const char *root, uint64_t jobs)
 }
 
 /* A worker has ended; true if with all well. */
-static bool look_at_end(const struct board *board, size_t worker, int status)
+static bool look_at_end(
+        const struct board *board, const struct plan *plan, size_t worker, int status)
 {
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
         return true;
@@ -214,7 +218,12 @@ static bool look_at_end(const struct board *board, size_t worker, int status)
         (void)printf("FAILED seed=%" PRIu64 ": ended by signal %d (%s)\n", seed, WTERMSIG(status),
                 WTERMSIG(status) == SIGPROF ? "goes round in circles" : "see above");
     }
-    (void)printf("replay: sim --first %" PRIu64 " --seeds 1 --verbose\n", seed);
+    (void)printf("replay: sim --first %" PRIu64 " --seeds 1%s", seed,
+            plan->options.steady ? " --steady" : "");
+    if (plan->options.members != 0) {
+        (void)printf(" --members %u", plan->options.members);
+    }
+    (void)printf(" --verbose\n");
     return false;
 }
 
@@ -234,7 +243,7 @@ static bool run_workers(struct board *board, struct plan *plan)
         int status;
         pid_t pid = wait(&status);
         for (size_t i = 0; i < plan->jobs; i++) {
-            if (pids[i] == pid && !look_at_end(board, i, status)) {
+            if (pids[i] == pid && !look_at_end(board, plan, i, status)) {
                 is_well = false;
                 atomic_store(&board->has_failed, true);
             }
@@ -281,7 +290,7 @@ int main(int argc, char **argv)
     static struct plan plan = { .first = 1, .jobs = 1 };
     if (!take_arguments(argc, argv, &plan)) {
         (void)fprintf(stderr, "sim [--seeds N | --seconds S] [--first SEED] [--members 1..7] "
-                              "[--jobs J] [--file FILE] [--verbose]\n");
+                              "[--steady] [--jobs J] [--file FILE] [--verbose]\n");
         return 2;
     }
     if (plan.file != NULL && !read_file(&plan)) {

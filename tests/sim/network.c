@@ -38,6 +38,7 @@ void network_post(struct sim *sim, struct node *from, struct sim_message *take_m
 {
     struct node *to = sim_find_node(sim, take_message->message.to);
     bool is_snapshot = take_message->message.kind == RAFT_MESSAGE_SNAPSHOT;
+    check_sent(sim, from, &take_message->message);
     if (to == NULL || sim->cut[sim_slot(sim, from)][sim_slot(sim, to)] ||
             rng_chance(&sim->rng, sim->loss_permille)) {
         if (is_snapshot) {

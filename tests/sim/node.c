@@ -35,6 +35,7 @@ void node_init(struct sim *sim, struct node *node, uint64_t id, struct raft_memb
 {
     *node = (struct node){ .id = id, .told_writable = true, .state = MACHINE_INIT };
     clocks_boot(&node->clocks, &sim->rng, sim->now_ns);
+    node->without_lease = rng_chance(&sim->rng, 200);
     node_set_clock(sim, node);
     (void)snprintf(
             node->store.dir, sizeof node->store.dir, "%s/%zu", sim->dir, sim_slot(sim, node));
@@ -86,6 +87,7 @@ static void load_core(struct sim *sim, struct node *node, const struct store_rec
 {
     struct raft_options options = sim->core;
     options.self_id = node->id;
+    options.lease_read &= !node->without_lease;
     options.seed = rng_next(&sim->rng);
     struct raft_base base = { .index = recovered->log.base.index,
         .term = recovered->log.base.term,
@@ -132,7 +134,7 @@ static bool recover(struct sim *sim, struct node *node)
 static void trouble_disk(struct sim *sim, struct node *node)
 {
     disk_restart(&node->store.disk);
-    if (sim->calm) {
+    if (sim->calm || sim->is_steady) {
         return;
     }
     if (rng_chance(&sim->rng, 30)) {
@@ -191,7 +193,7 @@ static void end_by_disk(struct sim *sim, struct node *node, const struct err *er
     }
     sim->totals[SIM_DISK_FAILURES]++;
     node_crash(sim, node, node->store.disk.is_off ? NODE_END_POWER : NODE_END_PROCESS);
-    if (sim->calm) {
+    if (sim->calm || (sim->is_steady && node->id != sim->victim_id)) {
         node_start(sim, node); /* it failed before, and shows only now */
     }
 }
@@ -339,6 +341,7 @@ static int node_step(struct sim *sim, struct node *node, struct raft_input *inpu
         return result;
     }
     if (ready.promote_id != 0) {
+        check_promotion(sim, node, ready.promote_id);
         node_propose_change(
                 sim, node, (struct raft_change){ RAFT_CHANGE_PROMOTE, ready.promote_id });
     }
@@ -381,13 +384,16 @@ static void keep_snapshot(struct node *node, struct machine position)
 static void on_deliver(struct sim *sim, struct node *node, const struct sim_message *message)
 {
     struct raft_input input = { .kind = RAFT_INPUT_MESSAGE, .message = &message->message };
-    if (message->message.kind != RAFT_MESSAGE_SNAPSHOT) {
-        (void)node_step(sim, node, &input);
-        return;
-    }
     struct raft_status before;
     struct raft_status after;
     raft_get_status(node->raft, &before);
+    if (message->message.kind != RAFT_MESSAGE_SNAPSHOT) {
+        (void)node_step(sim, node, &input);
+        if (node->up) {
+            check_followed(sim, node, &message->message, before.commit_index);
+        }
+        return;
+    }
     node_end_snapshot(sim, message->message.from, node->id, true);
     (void)node_step(sim, node, &input);
     if (!node->up) {

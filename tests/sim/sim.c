@@ -9,6 +9,7 @@ enum {
     PHASES = 3,
     TROUBLE_MS_MAX = 20000,
     HEALED_ELECTION_TIMEOUTS = 10,
+    STALLED_ELECTION_TIMEOUTS = 10,
     FIRST_VOTERS_MAX = 7,
 };
 
@@ -117,6 +118,20 @@ static struct node *find_leader(struct sim *sim)
     return leader;
 }
 
+/* One that believes it leads: it may have been deposed. */
+static struct node *any_leader(struct sim *sim)
+{
+    struct node *found = NULL;
+    uint64_t seen = 0;
+    for (size_t i = 0; i < SIM_NODES_MAX; i++) {
+        struct node *node = &sim->nodes[i];
+        if (node->up && node->role_seen == RAFT_ROLE_LEADER && rng_below(&sim->rng, ++seen) == 0) {
+            found = node;
+        }
+    }
+    return found;
+}
+
 static size_t count_nodes(const struct sim *sim)
 {
     size_t count = 0;
@@ -136,6 +151,57 @@ static void say(const struct sim *sim, const char *what, const struct node *node
     }
 }
 
+static bool has_id(struct raft_ids ids, uint64_t id)
+{
+    for (size_t i = 0; i < ids.count; i++) {
+        if (ids.items[i] == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One that waits to be added since it was refused, or a new one; NULL if there is no slot. */
+static struct node *take_joiner(struct sim *sim, const struct raft_members *members)
+{
+    struct node *slot = NULL;
+    for (size_t i = 0; i < SIM_NODES_MAX; i++) {
+        struct node *node = &sim->nodes[i];
+        bool is_known = has_id(members->voters, node->id) || has_id(members->learners, node->id) ||
+                        has_id(members->removed, node->id);
+        if (node->id == 0 || node->gone) {
+            slot = node;
+        } else if (node->up && !is_known && ledger_last_index(&node->store.ledger) == 0 &&
+                   node->store.ledger.queued == 0) {
+            return node;
+        }
+    }
+    if (slot == NULL) {
+        return NULL;
+    }
+    if (slot->gone) {
+        node_fini(slot); /* events that are still about are of an id that is no more */
+    }
+    node_init(sim, slot, ++sim->next_id, (struct raft_members){ 0 });
+    node_start(sim, slot);
+    return slot;
+}
+
+/* Of a voter only where the others that are heard from are a quorum of what remains: as the strict checks have it. */
+static bool may_remove(const struct sim *sim, const struct node *leader,
+        const struct raft_members *members, uint64_t id)
+{
+    if (!sim->is_steady || has_id(members->learners, id)) {
+        return true;
+    }
+    size_t active = id != leader->id;
+    struct raft_peer_status peer;
+    for (size_t i = 0; raft_get_peer_status(leader->raft, i, &peer); i++) {
+        active += peer.is_active && !peer.is_learner && peer.id != id && peer.id != sim->victim_id;
+    }
+    return members->voters.count > 3 && active >= (members->voters.count - 1) / 2 + 1;
+}
+
 static void change_membership(struct sim *sim)
 {
     struct node *leader = find_leader(sim);
@@ -146,17 +212,11 @@ static void change_membership(struct sim *sim)
     raft_get_members(leader->raft, &members);
     size_t count = members.voters.count + members.learners.count;
     if (rng_chance(&sim->rng, 500) && count < FIRST_VOTERS_MAX) {
-        for (size_t i = 0; i < SIM_NODES_MAX; i++) {
-            struct node *node = &sim->nodes[i];
-            if (node->id == 0) {
-                uint64_t id = ++sim->next_id;
-                say(sim, "add member", node);
-                node_init(sim, node, id, (struct raft_members){ 0 });
-                node_start(sim, node);
-                node_propose_change(
-                        sim, leader, (struct raft_change){ RAFT_CHANGE_ADD_LEARNER, id });
-                return;
-            }
+        struct node *joiner = take_joiner(sim, &members);
+        if (joiner != NULL) {
+            say(sim, "add member", joiner);
+            node_propose_change(
+                    sim, leader, (struct raft_change){ RAFT_CHANGE_ADD_LEARNER, joiner->id });
         }
     } else if (count > 2) {
         size_t position = (size_t)rng_below(&sim->rng, members.voters.count);
@@ -164,8 +224,10 @@ static void change_membership(struct sim *sim)
         if (members.learners.count > 0 && rng_chance(&sim->rng, 300)) {
             id = members.learners.items[0];
         }
-        say(sim, "remove member", sim_find_node(sim, id));
-        node_propose_change(sim, leader, (struct raft_change){ RAFT_CHANGE_REMOVE, id });
+        if (may_remove(sim, leader, &members, id)) {
+            say(sim, "remove member", sim_find_node(sim, id));
+            node_propose_change(sim, leader, (struct raft_change){ RAFT_CHANGE_REMOVE, id });
+        }
     }
 }
 
@@ -213,6 +275,13 @@ static void crash_all(struct sim *sim, enum node_end end)
 
 static void draw_weather(struct sim *sim)
 {
+    if (sim->is_steady) {
+        sim->loss_permille = (unsigned)rng_below(&sim->rng, 50);
+        sim->duplicate_permille = (unsigned)rng_below(&sim->rng, 50);
+        sim->delay_ns_max = rng_between(&sim->rng, 1, 10) * SIM_MS;
+        sim->sync_ns_max = rng_between(&sim->rng, 1, 30) * SIM_MS;
+        return;
+    }
     sim->loss_permille = rng_chance(&sim->rng, 500) ? (unsigned)rng_below(&sim->rng, 200) : 0;
     sim->duplicate_permille = (unsigned)rng_below(&sim->rng, 50);
     sim->delay_ns_max = rng_between(&sim->rng, 1, 40) * SIM_MS;
@@ -260,6 +329,69 @@ static void trouble_node(struct sim *sim, struct node *node, unsigned kind)
     }
 }
 
+/* ---- Steady histories: one member in trouble at a time, so a quorum of any configuration is left ---------------- */
+
+static void cut_off(struct sim *sim, const struct node *node)
+{
+    size_t slot = sim_slot(sim, node);
+    bool hears = rng_chance(&sim->rng, 300);
+    bool is_heard = !hears && rng_chance(&sim->rng, 300);
+    for (size_t i = 0; i < SIM_NODES_MAX; i++) {
+        sim->cut[i][slot] = !hears;
+        sim->cut[slot][i] = !is_heard;
+    }
+}
+
+static void end_trouble(struct sim *sim)
+{
+    struct node *node = sim_find_node(sim, sim->victim_id);
+    sim->victim_id = 0;
+    mend_links(sim);
+    for (size_t i = 0; i < SIM_NODES_MAX; i++) {
+        if (sim->nodes[i].id != 0 && !sim->nodes[i].gone && !sim->nodes[i].up) {
+            node_start(sim, &sim->nodes[i]);
+        }
+    }
+    if (node != NULL) {
+        node->paused_until_ns = 0;
+        node_set_full(node, false, false);
+        disk_spare(&node->store.disk);
+    }
+}
+
+static void begin_trouble(struct sim *sim)
+{
+    struct node *node = rng_chance(&sim->rng, 300) ? find_leader(sim) : random_node(sim, true);
+    if (node == NULL) {
+        return;
+    }
+    sim->victim_id = node->id;
+    if (rng_chance(&sim->rng, 400)) {
+        say(sim, "cut off", node);
+        cut_off(sim, node);
+    } else {
+        trouble_node(sim, node, (unsigned)rng_below(&sim->rng, 7));
+    }
+}
+
+static void nemesis_steady(struct sim *sim)
+{
+    uint64_t draw = rng_below(&sim->rng, 100);
+    if (draw < 40) {
+        change_membership(sim);
+    } else if (draw < 45) {
+        struct node *leader = find_leader(sim);
+        if (leader != NULL) {
+            node_transfer(sim, leader, 0);
+        }
+    } else if (sim->victim_id != 0) {
+        say(sim, "end of trouble", sim_find_node(sim, sim->victim_id));
+        end_trouble(sim);
+    } else {
+        begin_trouble(sim);
+    }
+}
+
 static void nemesis(struct sim *sim)
 {
     uint64_t draw = rng_below(&sim->rng, 100);
@@ -298,7 +430,7 @@ static void nemesis(struct sim *sim)
 
 static void client(struct sim *sim)
 {
-    struct node *node = rng_chance(&sim->rng, 700) ? find_leader(sim) : random_node(sim, true);
+    struct node *node = rng_chance(&sim->rng, 700) ? any_leader(sim) : random_node(sim, true);
     if (node == NULL || sim->now_ns < node->paused_until_ns) {
         return;
     }
@@ -319,7 +451,9 @@ static void dispatch(struct sim *sim, struct sim_event *event)
         return;
     }
     if (event->kind == EVENT_NEMESIS) {
-        if (!sim->calm) {
+        if (!sim->calm && sim->is_steady) {
+            nemesis_steady(sim);
+        } else if (!sim->calm) {
             nemesis(sim);
         }
         sim_schedule(sim, rng_between(&sim->rng, 10, 800) * SIM_MS, *event);
@@ -363,9 +497,29 @@ static void run_until(struct sim *sim, uint64_t until_ns)
     sim->now_ns = until_ns;
 }
 
+/* With a quorum there is always a leader soon, whatever changes meanwhile. */
+static void run_steady(struct sim *sim, uint64_t until_ns)
+{
+    uint64_t election_ns = (uint64_t)SIM_ELECTION_TICKS * SIM_TICK_NS;
+    uint64_t committed = 0;
+    uint64_t since_ns = sim->now_ns;
+    while (sim->now_ns < until_ns) {
+        run_until(sim, MIN(until_ns, sim->now_ns + 200 * SIM_MS));
+        if (sim->check.committed_last > committed) {
+            committed = sim->check.committed_last;
+            since_ns = sim->now_ns;
+        } else if (sim->now_ns - since_ns > STALLED_ELECTION_TIMEOUTS * election_ns) {
+            check_fail(sim,
+                    "a quorum was there, and for %d election timeouts nothing was committed",
+                    STALLED_ELECTION_TIMEOUTS);
+        }
+    }
+}
+
 static void heal(struct sim *sim)
 {
     say(sim, "heal", NULL);
+    sim->victim_id = 0;
     sim->calm = true;
     mend_links(sim);
     sim->loss_permille = 0;
@@ -463,6 +617,7 @@ static void begin(struct sim *sim, const struct sim_options *options)
     unsigned count = options->members != 0 ? options->members
                                            : sizes[rng_below(&sim->rng, ARRAY_COUNT(sizes))];
     uint64_t ids[FIRST_VOTERS_MAX];
+    count = sim->is_steady ? MAX(count, 3U) : count;
     INVARIANT_LE(count, FIRST_VOTERS_MAX);
     for (unsigned i = 0; i < count; i++) {
         ids[i] = ++sim->next_id;
@@ -483,12 +638,20 @@ void sim_run(uint64_t seed, const struct sim_options *options, struct sim *sim)
         .seed = seed, .rng = { seed }, .verbose = options->verbose, .dir = options->dir
     };
     draw_core(sim);
+    sim->is_steady = options->steady || rng_chance(&sim->rng, 100);
+    sim->with_membership |= sim->is_steady;
+    sim->with_ambush &= !sim->is_steady;
     draw_weather(sim);
     begin(sim, options);
     for (int phase = 0; phase < PHASES; phase++) {
         sim->calm = false;
         draw_weather(sim);
-        run_until(sim, sim->now_ns + rng_between(&sim->rng, 1000, TROUBLE_MS_MAX) * SIM_MS);
+        uint64_t until_ns = sim->now_ns + rng_between(&sim->rng, 1000, TROUBLE_MS_MAX) * SIM_MS;
+        if (sim->is_steady) {
+            run_steady(sim, until_ns);
+        } else {
+            run_until(sim, until_ns);
+        }
         heal(sim);
         expect_progress(sim);
         run_until(sim, sim->now_ns + 4000 * SIM_MS); /* longer than any pause */

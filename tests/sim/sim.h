@@ -83,6 +83,7 @@ struct node {
     struct raft *raft;
     struct store store;
     struct clocks clocks;
+    bool without_lease; /* promises none, though others do */
     bool is_writing;    /* an event goes on with the queue */
     bool told_writable; /* what the core was last told */
     bool state_is_full; /* the state machine's disk */
@@ -129,6 +130,7 @@ extern const char *const sim_total_names[SIM_TOTALS_COUNT];
 
 struct sim_options {
     unsigned members; /* 0: drawn */
+    bool steady;      /* only such histories */
     const char *dir;  /* where the members' folders lie */
     bool verbose;
 };
@@ -161,6 +163,8 @@ struct sim {
     bool with_ambush; /* crashes and changes aim at the moments that are hardest to get right */
     bool with_compaction;
     bool with_many_syncs;
+    bool is_steady;     /* one member in trouble at a time, and changes all the while */
+    uint64_t victim_id; /* which; 0: none */
     uint64_t segment_bytes;
     bool was_alone; /* a single voter trusts its wall clock at its start */
     size_t liar;    /* the slot whose wall clock is wrong */
