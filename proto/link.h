@@ -1,6 +1,6 @@
-/* link.h: reliable, ordered, bounded messages between daemons, over nng.
+/* link.h: reliable, ordered, bounded messages between daemons, over byte streams.
  *
- * A hub listens on, or dials, one IPC path (nng's byte streams; proto/link_wire.h says why not its protocols). A link is
+ * A hub listens on, or dials, one IPC path (proto/link_wire.h says over what). A link is
  * one live session with one peer, from the hello of both sides to the loss of the pipe. A pipe may break at any byte,
  * and with it goes what was under way, so on a link:
  *   - every frame is a msgpack array [type, epoch, seq, ack, body]; the epoch is the dialer's random number of this

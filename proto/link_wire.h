@@ -1,8 +1,8 @@
 /* link_wire.h: one socket path, as events on the loop thread.
  *
- * Within the host a path is a Unix socket that the loop itself reads and writes (wire_unix.c); between members it is
- * "tcp://host:port", over nng's byte streams (wire_stream.c). docs/decisions/ says why nng only there, and why not
- * its protocols.
+ * Within the host a path is a Unix socket (wire_unix.c); between members it is "tcp://host:port", which nng dials, listens on
+ * and accepts from (wire_stream.c). What is connected the loop itself reads and writes. docs/decisions/ says why nng only
+ * there, why not its protocols, and why not its threads.
  *
  * Events of one pipe come in order: added, its messages, removed. A pipe may break at any byte; what it had not delivered
  * is lost: link.c makes good. On the wire a message is its length (u32, big endian) and its bytes.

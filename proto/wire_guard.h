@@ -1,8 +1,7 @@
 /* wire_guard.h: what stands between a pipe's messages and its stream: TLS, or a seal. Bytes of the stream go in, bytes of
  * messages come out, and back; whoever opens the wire brings it (daemons/raftd/peer/security.h).
  *
- * A pipe calls its guard from nng's threads and from the loop's, one at a time. What is sent before the guard is ready
- * waits in the pipe. */
+ * Loop thread only. What is sent before the guard is ready waits in the pipe. */
 #pragma once
 
 #include "common/buf.h"

@@ -1,33 +1,31 @@
 /* wire_pipe.c: a byte stream as messages.
  *
- * Receiving: one aio reads what is there, up to RECEIVE_BYTES, cuts it into messages, hands them on together and reads
- * again. A message that does not fit is read straight into its own memory.
+ * Receiving: what is there is read, up to RECEIVE_BYTES at once and READ_BYTES_PER_WAKE a wake, cut into messages and handed
+ * on; a peer that floods us waits in its own socket. A message that does not fit is read straight into its own memory.
  *
- * Sending: one aio works off the outbox, up to IOV_MAX_COUNT messages at once: its callback starts the next. With the
- * outbox empty, wire_pipe_send writes to the socket on the caller's thread, inside nng_stream_send.
+ * Sending: straight to the socket, up to IOV_MAX_COUNT messages at once; what the socket does not take waits in the
+ * outbox for it.
  *
  * With a guard, what is read is the guard's: what it opens to is then placed as if it had been read, and each message is
- * one thing that the guard closes. Its work is done under `lock`, on nng's threads when it receives: a handshake costs
- * them a millisecond, not the loop.
- *
- * `lock` guards the guard, the flags and the outbox, and is held over every call that begins or ends something on the stream: a
- * receive begun after the stream's close would never complete in nng 1.5.2. nng never calls back on the thread
- * that begins an operation, so this cannot lock up. */
+ * one thing that the guard closes. */
 #include "proto/wire_pipe.h"
 
-#include <nng/nng.h>
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
+#include "common/loop_watch.h"
 #include "proto/foreign.h"
 #include "proto/wire_guard.h"
 
 enum {
     RECEIVE_BYTES = 64 * 1024,
+    READ_BYTES_PER_WAKE = 16 * 1024 * 1024,
     LENGTH_BYTES = 4,
-    IOV_MAX_COUNT = 8,      /* nng's limit */
+    IOV_MAX_COUNT = 8,
     MESSAGES_AT_ONCE = 256, /* handed on together; more wait for a second round */
 };
 
@@ -40,11 +38,9 @@ struct wire_pipe {
     uint32_t id;
     size_t frame_bytes_max;
     struct wire_pipe_events events;
-    nng_stream *stream;
-    nng_aio *recv_aio;
-    nng_aio *send_aio;
+    int fd;
+    struct loop_watch *watch;
 
-    /* The receive callback's own: it runs one at a time. */
     uint8_t *received; /* RECEIVE_BYTES */
     size_t received_bytes;
     struct wire_message *large; /* being read into; NULL: none */
@@ -52,16 +48,12 @@ struct wire_pipe {
     uint8_t *sealed;            /* RECEIVE_BYTES of the stream, with a guard */
     struct buf opened;          /* what the guard made of them */
 
-    pthread_mutex_t lock;
     struct wire_guard *guard; /* NULL: none */
-    bool has_begun;           /* the guard was asked for what it says first */
-    bool has_spoken;          /* one of the two has said something */
-    struct buf held;          /* frames that wait for the guard */
+    bool has_begun;
+    bool has_spoken; /* one of the two has said something */
+    struct buf held; /* frames that wait for the guard */
     struct err reason;
-    bool is_receiving;
-    bool is_sending;
     bool is_closed;
-    bool has_ended; /* on_end was called, or nobody wants it any more */
     struct outgoing *outbox;
     size_t outbox_first;
     size_t outbox_count;
@@ -75,68 +67,35 @@ static uint32_t read_length(const uint8_t *at)
     return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
 }
 
-/* Under lock. True: on_end is to be called once that is unlocked. */
-static bool take_end(struct wire_pipe *pipe)
-{
-    bool ends = pipe->is_closed && !pipe->is_receiving && !pipe->is_sending && !pipe->has_ended;
-
-    pipe->has_ended |= ends;
-    return ends;
-}
-
-/* Unlocks, and tells the end if this was it. */
-static void unlock_and_end(struct wire_pipe *pipe)
-{
-    bool ends = take_end(pipe);
-
-    pthread_mutex_unlock(&pipe->lock);
-    if (ends) {
-        pipe->events.on_end(pipe->events.user, pipe);
-    }
-}
-
-/* Under lock. */
 static void close_stream(struct wire_pipe *pipe)
 {
     if (!pipe->is_closed) {
         pipe->is_closed = true;
-        nng_stream_close(pipe->stream);
+        loop_watch_set(pipe->watch, 0);
+        (void)shutdown(pipe->fd, SHUT_RDWR);
+        pipe->events.on_end(pipe->events.user, pipe);
     }
 }
 
-/* Any thread; the first reason is the cause. */
+/* The first reason is the cause. */
 static void keep_reason(struct wire_pipe *pipe, const struct err *err)
 {
-    pthread_mutex_lock(&pipe->lock);
     if (pipe->reason.code == 0 && err->code != -ECONNRESET) {
         pipe->reason = *err;
     }
-    pthread_mutex_unlock(&pipe->lock);
 }
 
 /* --- receiving -------------------------------------------------------------------------------------------- */
 
 /* Where the next bytes of messages belong. */
-static nng_iov receive_room(struct wire_pipe *pipe)
+static struct iovec receive_room(struct wire_pipe *pipe)
 {
     if (pipe->large != NULL) {
         size_t bytes = wire_message_body(pipe->large).bytes - pipe->large_bytes;
-        return (nng_iov){ wire_message_data(pipe->large) + pipe->large_bytes, bytes };
+        return (struct iovec){ wire_message_data(pipe->large) + pipe->large_bytes, bytes };
     }
-    return (nng_iov){ pipe->received + pipe->received_bytes, RECEIVE_BYTES - pipe->received_bytes };
-}
-
-/* Under lock. */
-static void begin_receive(struct wire_pipe *pipe)
-{
-    nng_iov iov = receive_room(pipe);
-
-    if (pipe->guard != NULL) {
-        iov = (nng_iov){ pipe->sealed, RECEIVE_BYTES };
-    }
-    pipe->is_receiving = true;
-    INVARIANT_EQ(nng_aio_set_iov(pipe->recv_aio, 1, &iov), 0);
-    nng_stream_recv(pipe->stream, pipe->recv_aio);
+    return (struct iovec){ pipe->received + pipe->received_bytes,
+        RECEIVE_BYTES - pipe->received_bytes };
 }
 
 /* A message that will not fit behind what is received: takes what is there of it. */
@@ -189,53 +148,34 @@ static int cut_messages(struct wire_pipe *pipe, struct wire_message **ret_messag
     return count;
 }
 
-/* True: receive on. */
-static bool hand_on_received(struct wire_pipe *pipe, bool *ret_valid)
+/* False: what came is no message. */
+static bool hand_on_received(struct wire_pipe *pipe)
 {
     struct wire_message *messages[MESSAGES_AT_ONCE];
-    bool go_on = true;
     int count;
 
-    *ret_valid = true;
     do {
         count = cut_messages(pipe, messages, MESSAGES_AT_ONCE);
-        if (count < 0) {
-            *ret_valid = false;
-            return false;
-        }
         if (count > 0) {
-            go_on = pipe->events.on_messages(pipe->events.user, pipe, messages, (size_t)count);
+            pipe->events.on_messages(pipe->events.user, pipe, messages, (size_t)count);
         }
     } while (count == MESSAGES_AT_ONCE);
-    return go_on;
+    return count >= 0;
 }
 
-/* Puts bytes that have come where they belong, and hands on a large message that is whole now. True: there may be
- * others to cut. */
-static bool place_received(struct wire_pipe *pipe, size_t bytes, bool *ret_go_on)
+/* Bytes of messages, as they were read or as the guard opened them: they lie where they belong. False: they are none. */
+static bool take_received(struct wire_pipe *pipe, size_t bytes)
 {
-    *ret_go_on = true;
     if (pipe->large == NULL) {
         pipe->received_bytes += bytes;
-        return true;
+        return hand_on_received(pipe);
     }
     pipe->large_bytes += bytes;
     if (pipe->large_bytes == wire_message_body(pipe->large).bytes) {
         struct wire_message *message = MOVE(pipe->large);
-        *ret_go_on = pipe->events.on_messages(pipe->events.user, pipe, &message, 1);
+        pipe->events.on_messages(pipe->events.user, pipe, &message, 1);
     }
-    return false;
-}
-
-/* Bytes of messages: as they were read, or as the guard opened them. True: receive on. */
-static bool place_and_hand_on(struct wire_pipe *pipe, size_t bytes, bool *ret_valid)
-{
-    bool go_on;
-
-    if (place_received(pipe, bytes, &go_on)) {
-        go_on = hand_on_received(pipe, ret_valid);
-    }
-    return go_on;
+    return true;
 }
 
 static bool open_guard(struct wire_pipe *pipe, struct span bytes);
@@ -243,74 +183,92 @@ static bool open_guard(struct wire_pipe *pipe, struct span bytes);
 /* The other side hung up before it knew us. Who never said a word just looked whether the port is open. */
 static void note_early_end(struct wire_pipe *pipe)
 {
-    pthread_mutex_lock(&pipe->lock);
-    if (pipe->reason.code == 0 && pipe->has_spoken && !pipe->is_closed &&
-            !pipe->guard->ops->is_ready(pipe->guard)) {
+    if (pipe->reason.code == 0 && pipe->has_spoken && !pipe->guard->ops->is_ready(pipe->guard)) {
         (void)err_set(&pipe->reason, -EPROTO,
                 "the other side hung up in the handshake; its log says why: another scheme, key or "
                 "certificate");
     }
-    pthread_mutex_unlock(&pipe->lock);
 }
 
 /* The same for bytes that the guard is to open first. */
-static bool open_and_hand_on(struct wire_pipe *pipe, struct span bytes, bool *ret_valid)
+static bool open_received(struct wire_pipe *pipe, struct span bytes)
 {
-    bool go_on = true;
-
     buf_clear(&pipe->opened);
-    pthread_mutex_lock(&pipe->lock);
-    *ret_valid = open_guard(pipe, bytes);
-    pthread_mutex_unlock(&pipe->lock);
+    bool is_good = open_guard(pipe, bytes);
     struct span left = buf_span(&pipe->opened);
-    while (*ret_valid && left.bytes > 0) {
-        nng_iov room = receive_room(pipe);
+    while (is_good && left.bytes > 0) {
+        struct iovec room = receive_room(pipe);
         size_t placed = MIN(left.bytes, room.iov_len);
-        memcpy(room.iov_buf, left.data, placed);
+        memcpy(room.iov_base, left.data, placed);
         left = span_from(left, placed);
-        go_on &= place_and_hand_on(pipe, placed, ret_valid);
+        is_good = take_received(pipe, placed);
     }
-    return go_on;
+    return is_good;
 }
 
-static void on_received(void *user)
+/* Reads once. False: there is no more, for now or for ever. */
+static bool read_once(struct wire_pipe *pipe, size_t *total)
 {
-    struct wire_pipe *pipe = user;
-    bool valid = nng_aio_result(pipe->recv_aio) == 0;
-    bool go_on = false;
+    struct iovec room = receive_room(pipe);
 
-    if (valid && pipe->guard != NULL) {
-        go_on = open_and_hand_on(
-                pipe, span_of(pipe->sealed, nng_aio_count(pipe->recv_aio)), &valid);
-    } else if (valid) {
-        go_on = place_and_hand_on(pipe, nng_aio_count(pipe->recv_aio), &valid);
-    } else if (pipe->guard != NULL) {
-        note_early_end(pipe);
+    if (pipe->guard != NULL) {
+        room = (struct iovec){ pipe->sealed, RECEIVE_BYTES };
     }
-    pthread_mutex_lock(&pipe->lock);
-    pipe->is_receiving = false;
-    if (!valid) {
+    ssize_t got = readv(pipe->fd, &room, 1);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+        return false;
+    }
+    if (got <= 0) {
+        if (pipe->guard != NULL) {
+            note_early_end(pipe);
+        }
+        close_stream(pipe);
+        return false;
+    }
+    *total += (size_t)got;
+    bool is_good = pipe->guard == NULL ? take_received(pipe, (size_t)got)
+                                       : open_received(pipe, span_of(pipe->sealed, (size_t)got));
+    if (!is_good) {
         close_stream(pipe);
     }
-    if (go_on && !pipe->is_closed) {
-        begin_receive(pipe);
-    }
-    unlock_and_end(pipe);
+    return is_good && !pipe->is_closed && (size_t)got == room.iov_len;
 }
 
-void wire_pipe_resume(struct wire_pipe *pipe)
+static void send_outbox(struct wire_pipe *pipe);
+
+static void on_ready(void *user, unsigned events)
 {
-    pthread_mutex_lock(&pipe->lock);
-    if (pipe->guard != NULL && !pipe->has_begun && !pipe->is_closed) {
-        pipe->has_begun = true;
-        if (!open_guard(pipe, SPAN_NONE)) {
-            close_stream(pipe);
-        }
+    struct wire_pipe *pipe = user;
+    size_t total = 0;
+
+    if ((events & LOOP_WRITABLE) != 0) {
+        send_outbox(pipe);
     }
-    if (!pipe->is_receiving && !pipe->is_closed) {
-        begin_receive(pipe);
+    while (!pipe->is_closed && (events & LOOP_READABLE) != 0 && total < READ_BYTES_PER_WAKE &&
+            read_once(pipe, &total)) {
     }
-    unlock_and_end(pipe);
+    if (total > 0) {
+        pipe->events.on_read(pipe->events.user); /* and the pipe may be gone */
+    }
+}
+
+static void watch_for(struct wire_pipe *pipe)
+{
+    loop_watch_set(
+            pipe->watch, pipe->outbox_count > 0 ? LOOP_READABLE | LOOP_WRITABLE : LOOP_READABLE);
+}
+
+void wire_pipe_begin(struct wire_pipe *pipe)
+{
+    if (pipe->is_closed || pipe->has_begun) {
+        return;
+    }
+    pipe->has_begun = true;
+    watch_for(pipe);
+    /* Who dials may have to say something first. */
+    if (pipe->guard != NULL && !open_guard(pipe, SPAN_NONE)) {
+        close_stream(pipe);
+    }
 }
 
 /* --- sending ---------------------------------------------------------------------------------------------- */
@@ -320,7 +278,6 @@ static struct outgoing *outbox_at(struct wire_pipe *pipe, size_t i)
     return &pipe->outbox[(pipe->outbox_first + i) & (pipe->outbox_capacity - 1)];
 }
 
-/* Under lock. */
 static void outbox_append(struct wire_pipe *pipe, struct outgoing out)
 {
     if (pipe->outbox_count == pipe->outbox_capacity) {
@@ -339,7 +296,6 @@ static void outbox_append(struct wire_pipe *pipe, struct outgoing out)
     *outbox_at(pipe, pipe->outbox_count - 1) = out;
 }
 
-/* Under lock. */
 static void outbox_drop_first(struct wire_pipe *pipe)
 {
     pipe->waiting_bytes -= outbox_at(pipe, 0)->bytes;
@@ -349,7 +305,6 @@ static void outbox_drop_first(struct wire_pipe *pipe)
     pipe->sent_bytes = 0;
 }
 
-/* Under lock. */
 static void outbox_sent(struct wire_pipe *pipe, size_t bytes)
 {
     while (bytes > 0) {
@@ -364,42 +319,34 @@ static void outbox_sent(struct wire_pipe *pipe, size_t bytes)
     }
 }
 
-/* Under lock: the one place that sends. */
-static void begin_send(struct wire_pipe *pipe)
+/* The one place that sends. */
+static void send_outbox(struct wire_pipe *pipe)
 {
-    nng_iov iov[IOV_MAX_COUNT];
-    unsigned count = (unsigned)MIN(pipe->outbox_count, (size_t)IOV_MAX_COUNT);
-
-    INVARIANT_LT(0, count);
-    for (unsigned i = 0; i < count; i++) {
-        struct outgoing *out = outbox_at(pipe, i);
-        iov[i] = (nng_iov){ out->data, out->bytes };
-    }
-    iov[0].iov_buf = (uint8_t *)iov[0].iov_buf + pipe->sent_bytes;
-    iov[0].iov_len -= pipe->sent_bytes;
-    pipe->is_sending = true;
-    INVARIANT_EQ(nng_aio_set_iov(pipe->send_aio, count, iov), 0);
-    nng_stream_send(pipe->stream, pipe->send_aio);
-}
-
-static void on_sent(void *user)
-{
-    struct wire_pipe *pipe = user;
-
-    pthread_mutex_lock(&pipe->lock);
-    pipe->is_sending = false;
-    if (nng_aio_result(pipe->send_aio) != 0) {
-        close_stream(pipe);
-    } else {
-        outbox_sent(pipe, nng_aio_count(pipe->send_aio));
-        if (pipe->outbox_count > 0 && !pipe->is_closed) {
-            begin_send(pipe);
+    while (pipe->outbox_count > 0 && !pipe->is_closed) {
+        struct iovec parts[IOV_MAX_COUNT];
+        size_t count = MIN(pipe->outbox_count, (size_t)IOV_MAX_COUNT);
+        struct msghdr header = { .msg_iov = parts, .msg_iovlen = count };
+        for (size_t i = 0; i < count; i++) {
+            struct outgoing *out = outbox_at(pipe, i);
+            parts[i] = (struct iovec){ out->data, out->bytes };
         }
+        parts[0].iov_base = (uint8_t *)parts[0].iov_base + pipe->sent_bytes;
+        parts[0].iov_len -= pipe->sent_bytes;
+        ssize_t sent = sendmsg(pipe->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent < 0) {
+            if (errno != EAGAIN && errno != EINTR && errno != ENOBUFS) {
+                close_stream(pipe);
+            }
+            break;
+        }
+        outbox_sent(pipe, (size_t)sent);
     }
-    unlock_and_end(pipe);
+    if (!pipe->is_closed && pipe->has_begun) {
+        watch_for(pipe);
+    }
 }
 
-/* Under lock; takes the bytes. */
+/* Takes the bytes. */
 static void send_out(struct wire_pipe *pipe, struct buf *take_out)
 {
     if (take_out->bytes == 0 || pipe->is_closed) {
@@ -408,12 +355,10 @@ static void send_out(struct wire_pipe *pipe, struct buf *take_out)
     }
     outbox_append(pipe, (struct outgoing){ take_out->data, take_out->bytes });
     *take_out = BUF_INIT;
-    if (!pipe->is_sending) {
-        begin_send(pipe);
-    }
+    send_outbox(pipe);
 }
 
-/* Under lock: messages, or what waited, through the guard to the stream. */
+/* messages, or what waited, through the guard to the stream. */
 static void close_guard(struct wire_pipe *pipe, struct span plain)
 {
     struct buf out = BUF_INIT;
@@ -422,12 +367,12 @@ static void close_guard(struct wire_pipe *pipe, struct span plain)
 
     send_out(pipe, &out);
     if (result < 0) {
-        pipe->reason = pipe->reason.code == 0 ? err : pipe->reason;
+        keep_reason(pipe, &err);
         close_stream(pipe);
     }
 }
 
-/* Under lock: bytes of the stream through the guard, into `opened`. False: they were not good. */
+/* bytes of the stream through the guard, into `opened`. False: they were not good. */
 static bool open_guard(struct wire_pipe *pipe, struct span bytes)
 {
     struct buf out = BUF_INIT;
@@ -437,9 +382,7 @@ static bool open_guard(struct wire_pipe *pipe, struct span bytes)
     pipe->has_spoken |= bytes.bytes + out.bytes > 0;
     send_out(pipe, &out);
     if (result < 0) {
-        if (pipe->reason.code == 0 && result != -ECONNRESET) {
-            pipe->reason = err;
-        }
+        keep_reason(pipe, &err);
         return false;
     }
     if (pipe->held.bytes > 0 && pipe->guard->ops->is_ready(pipe->guard)) {
@@ -449,7 +392,7 @@ static bool open_guard(struct wire_pipe *pipe, struct span bytes)
     return true;
 }
 
-/* Under lock; takes the frame. */
+/* Takes the frame. */
 static void send_guarded(struct wire_pipe *pipe, struct outgoing frame)
 {
     if (pipe->guard->ops->is_ready(pipe->guard)) {
@@ -472,23 +415,21 @@ void wire_pipe_send(struct wire_pipe *pipe, struct span head, struct span body)
     out.data[3] = (uint8_t)bytes;
     memcpy(out.data + LENGTH_BYTES, head.data, head.bytes);
     memcpy(out.data + LENGTH_BYTES + head.bytes, body.data, body.bytes);
-    pthread_mutex_lock(&pipe->lock);
     if (pipe->is_closed) {
         free(out.data);
     } else if (pipe->guard != NULL) {
         send_guarded(pipe, out);
     } else {
         outbox_append(pipe, out);
-        if (!pipe->is_sending) {
-            begin_send(pipe);
+        if (pipe->outbox_count == 1) {
+            send_outbox(pipe); /* else it waits behind what the socket did not take */
         }
     }
-    unlock_and_end(pipe);
 }
 
 /* --- life ------------------------------------------------------------------------------------------------- */
 
-struct wire_pipe *wire_pipe_new(struct nng_stream *stream, struct wire_guard *take_guard,
+struct wire_pipe *wire_pipe_new(struct loop *loop, int take_fd, struct wire_guard *take_guard,
         uint32_t id, size_t frame_bytes_max, const struct wire_pipe_events *events)
 {
     struct wire_pipe *pipe = xcalloc(1, sizeof *pipe);
@@ -496,35 +437,22 @@ struct wire_pipe *wire_pipe_new(struct nng_stream *stream, struct wire_guard *ta
     pipe->id = id;
     pipe->frame_bytes_max = frame_bytes_max;
     pipe->events = *events;
-    pipe->stream = stream;
+    pipe->fd = take_fd;
+    pipe->watch = loop_watch_new(loop, take_fd, on_ready, pipe);
     pipe->guard = take_guard;
     pipe->received = xmalloc(RECEIVE_BYTES);
     pipe->sealed = take_guard == NULL ? NULL : xmalloc(RECEIVE_BYTES);
-    INVARIANT_EQ(pthread_mutex_init(&pipe->lock, NULL), 0);
-    INVARIANT_EQ(nng_aio_alloc(&pipe->recv_aio, on_received, pipe), 0);
-    INVARIANT_EQ(nng_aio_alloc(&pipe->send_aio, on_sent, pipe), 0);
-    nng_aio_set_timeout(pipe->recv_aio, NNG_DURATION_INFINITE);
-    nng_aio_set_timeout(pipe->send_aio, NNG_DURATION_INFINITE);
     return pipe;
 }
 
 struct wire_pipe *wire_pipe_free(struct wire_pipe *pipe)
 {
-    pthread_mutex_lock(&pipe->lock);
-    pipe->has_ended = true;
-    close_stream(pipe);
-    pthread_mutex_unlock(&pipe->lock);
-    /* Both operations have completed, or do so now because of the close; their callbacks may still run. */
-    nng_aio_wait(pipe->recv_aio);
-    nng_aio_wait(pipe->send_aio);
-    nng_aio_free(pipe->recv_aio);
-    nng_aio_free(pipe->send_aio);
-    nng_stream_free(pipe->stream);
+    pipe->watch = loop_watch_free(pipe->watch);
+    (void)close(pipe->fd);
     while (pipe->outbox_count > 0) {
         outbox_drop_first(pipe);
     }
     (void)wire_message_free(pipe->large);
-    INVARIANT_EQ(pthread_mutex_destroy(&pipe->lock), 0);
     if (pipe->guard != NULL) {
         pipe->guard = pipe->guard->ops->free(pipe->guard);
     }
@@ -544,17 +472,12 @@ uint32_t wire_pipe_id(const struct wire_pipe *pipe)
 
 size_t wire_pipe_waiting_bytes(struct wire_pipe *pipe)
 {
-    pthread_mutex_lock(&pipe->lock);
-    size_t bytes = pipe->waiting_bytes + pipe->held.bytes;
-    pthread_mutex_unlock(&pipe->lock);
-    return bytes;
+    return pipe->waiting_bytes + pipe->held.bytes;
 }
 
 void wire_pipe_close(struct wire_pipe *pipe)
 {
-    pthread_mutex_lock(&pipe->lock);
     close_stream(pipe);
-    unlock_and_end(pipe);
 }
 
 const char *wire_pipe_reason(const struct wire_pipe *pipe)

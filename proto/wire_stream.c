@@ -1,21 +1,25 @@
-/* wire_stream.c: a wire between hosts, over nng's byte streams: a path's pipes, and the queue between nng's threads and the loop.
+/* wire_stream.c: a wire between hosts: a path's connections, which nng dials and accepts, and which the loop then reads and
+ * writes itself (docs/decisions/0008).
  *
  *   nng threads                                   loop thread
- *   connected / accepted (or failed) ─┐
- *   messages of a pipe ───────────────┼─▶ inbox ──wake──▶ on_event ..., on_drained
- *   end of a pipe ────────────────────┘
+ *   connected / accepted (or failed) ─────▶ inbox ──wake──▶ on_event ..., on_drained
+ *                                           ▲ ▲
+ *   messages of a pipe (loop) ──────────────┘ │  looked at when the pipe has read
+ *   end of a pipe (loop) ─────────────────────┘
  *
- * The loop makes, and frees, all pipes. Pipes stop receiving while the inbox is full, so a peer that floods us fills
- * its own socket, not our memory. A listener of pattern LINK_PAIR accepts the next peer when the one before has
+ * The loop makes, and frees, all pipes. A listener of pattern LINK_PAIR accepts the next peer when the one before has
  * gone: until then it waits in the socket's backlog. */
 #include "proto/wire_stream.h"
 
-#include <errno.h>
 #include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <nng/nng.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 
 #include "common/list.h"
 #include "common/loop.h"
@@ -25,10 +29,9 @@
 #include "proto/wire_pipe.h"
 
 enum {
-    INBOX_ITEMS_MAX = 1024,              /* beyond, receiving waits for the loop */
-    INBOX_BYTES_MAX = 128 * 1024 * 1024, /* likewise; two of the largest frames */
     RETRY_MS = 100, /* between tries to dial; and to accept when there are no descriptors */
     URL_BYTES = 384,
+    DESCRIPTORS_MAX = 65536, /* looked through; the lowest free one is always given out first */
     REMOTE_BYTES = INET6_ADDRSTRLEN + 8, /* [address]:port */
 };
 
@@ -48,6 +51,7 @@ struct item {
 
 struct live_pipe {
     struct list node;
+    nng_stream *stream; /* connected, and not used any further */
     struct wire_pipe *pipe;
     uint32_t id;
     char remote[REMOTE_BYTES];
@@ -77,14 +81,12 @@ struct wire_stream {
     bool in_callback;
 
     pthread_mutex_t lock;
-    bool is_full; /* pipes have been told to wait */
     struct item *inbox;
     size_t inbox_count;
     size_t inbox_capacity;
-    size_t inbox_bytes;
 };
 
-/* --- the inbox: filled by nng's threads ------------------------------------------------------------------- */
+/* --- the inbox ------------------------------------------------------------------- */
 
 /* Under lock. */
 static void inbox_append(struct wire_stream *wire, const struct item *item)
@@ -116,23 +118,18 @@ static void on_connected(void *user)
     put_item(wire, &item);
 }
 
-static bool on_messages(
+static void on_messages(
         void *user, struct wire_pipe *pipe, struct wire_message **take_messages, size_t count)
 {
     struct wire_stream *wire = user;
 
     pthread_mutex_lock(&wire->lock);
     for (size_t i = 0; i < count; i++) {
-        wire->inbox_bytes += wire_message_body(take_messages[i]).bytes;
         inbox_append(wire,
                 &(struct item){
                         .kind = ITEM_MESSAGE, .pipe = pipe, .message = MOVE(take_messages[i]) });
     }
-    wire->is_full = wire->inbox_count >= INBOX_ITEMS_MAX || wire->inbox_bytes >= INBOX_BYTES_MAX;
-    bool go_on = !wire->is_full;
     pthread_mutex_unlock(&wire->lock);
-    loop_waker_wake(wire->waker);
-    return go_on;
 }
 
 static void on_end(void *user, struct wire_pipe *pipe)
@@ -202,9 +199,61 @@ static void write_remote(nng_stream *stream, char ret_remote[REMOTE_BYTES])
     }
 }
 
-static void add_pipe(struct wire_stream *wire, nng_stream *stream)
+/* Whether a socket's own or its peer's address, as getsockname or getpeername gave it, is that one. */
+static bool is_address(const struct sockaddr_storage *found, const nng_sockaddr *wanted)
 {
-    const struct wire_pipe_events events = { on_messages, on_end, wire };
+    const struct sockaddr_in *in = (const struct sockaddr_in *)found;
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)found;
+
+    if (wanted->s_family == NNG_AF_INET) {
+        return found->ss_family == AF_INET && in->sin_port == wanted->s_in.sa_port &&
+               in->sin_addr.s_addr == wanted->s_in.sa_addr;
+    }
+    return wanted->s_family == NNG_AF_INET6 && found->ss_family == AF_INET6 &&
+           in6->sin6_port == wanted->s_in6.sa_port &&
+           memcmp(&in6->sin6_addr, wanted->s_in6.sa_addr, sizeof in6->sin6_addr) == 0;
+}
+
+static bool is_between(int fd, const nng_sockaddr *local, const nng_sockaddr *remote)
+{
+    struct sockaddr_storage own = { 0 };
+    struct sockaddr_storage peer = { 0 };
+    socklen_t own_bytes = sizeof own;
+    socklen_t peer_bytes = sizeof peer;
+
+    return getsockname(fd, (struct sockaddr *)&own, &own_bytes) == 0 &&
+           getpeername(fd, (struct sockaddr *)&peer, &peer_bytes) == 0 && is_address(&own, local) &&
+           is_address(&peer, remote);
+}
+
+/* A descriptor of our own for the stream's socket; -1: it is not connected (any more), whatever nng took it for. nng 1.5.2
+ * tells the addresses of a stream, but not its descriptor: it is the one socket of this process between the two. */
+static int take_descriptor(nng_stream *stream)
+{
+    nng_sockaddr local;
+    nng_sockaddr remote;
+    struct rlimit limit;
+
+    if (nng_stream_get_addr(stream, NNG_OPT_LOCADDR, &local) != 0 ||
+            nng_stream_get_addr(stream, NNG_OPT_REMADDR, &remote) != 0 ||
+            getrlimit(RLIMIT_NOFILE, &limit) < 0) {
+        return -1;
+    }
+    int end = (int)MIN(limit.rlim_cur, (rlim_t)DESCRIPTORS_MAX);
+    for (int fd = 0; fd < end; fd++) {
+        if (is_between(fd, &local, &remote)) {
+            return fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        }
+    }
+    return -1;
+}
+
+static void on_read(void *user);
+
+/* False: it was none after all. */
+static bool add_pipe(struct wire_stream *wire, nng_stream *stream)
+{
+    const struct wire_pipe_events events = { on_messages, on_read, on_end, wire };
     struct wire_event event = {
         .kind = WIRE_PIPE_ADDED,
         .uid = stream_number(stream, NNG_OPT_IPC_PEER_UID, -1),
@@ -213,19 +262,26 @@ static void add_pipe(struct wire_stream *wire, nng_stream *stream)
 
     if (!uid_is_allowed(wire, event.uid)) {
         nng_stream_free(stream);
-        return;
+        return true;
+    }
+    int fd = take_descriptor(stream);
+    if (fd < 0) {
+        nng_stream_free(stream);
+        return false;
     }
     struct live_pipe *live = xcalloc(1, sizeof *live);
+    live->stream = stream;
     live->id = event.pipe = ++wire->last_id;
     write_remote(stream, live->remote);
     event.remote = live->remote;
     event.reason = "";
     struct wire_guard *guard =
             wire->guards.make == NULL ? NULL : wire->guards.make(&wire->guards, wire->listen);
-    live->pipe = wire_pipe_new(stream, guard, live->id, wire->frame_bytes_max, &events);
+    live->pipe = wire_pipe_new(wire->loop, fd, guard, live->id, wire->frame_bytes_max, &events);
     list_append(&wire->pipes, &live->node);
     wire->handler.on_event(wire->handler.user, &event);
-    wire_pipe_resume(live->pipe);
+    wire_pipe_begin(live->pipe);
+    return true;
 }
 
 static struct live_pipe *find_pipe(struct wire_stream *wire, uint32_t id)
@@ -242,6 +298,7 @@ static void free_live(struct live_pipe *live)
 {
     list_remove(&live->node);
     live->pipe = wire_pipe_free(live->pipe);
+    nng_stream_free(live->stream);
     free(live);
 }
 
@@ -271,8 +328,11 @@ static void on_item(struct wire_stream *wire, const struct item *item)
     switch (item->kind) {
     case ITEM_CONNECTED:
         wire->is_connecting = false;
-        add_pipe(wire, item->stream);
-        connect_next(wire);
+        if (add_pipe(wire, item->stream)) {
+            connect_next(wire);
+        } else {
+            connect_later(wire);
+        }
         break;
     case ITEM_FAILED:
         wire->is_connecting = false;
@@ -293,16 +353,14 @@ static void on_woken(void *user)
 {
     struct wire_stream *wire = user;
 
+    INVARIANT(!wire->in_callback);
     pthread_mutex_lock(&wire->lock);
     struct item *items = wire->inbox;
     size_t capacity = wire->inbox_capacity;
     size_t count = wire->inbox_count;
-    bool resume = wire->is_full;
     wire->inbox = wire->draining;
     wire->inbox_capacity = wire->draining_capacity;
     wire->inbox_count = 0;
-    wire->inbox_bytes = 0;
-    wire->is_full = false;
     pthread_mutex_unlock(&wire->lock);
 
     wire->draining = items;
@@ -315,11 +373,11 @@ static void on_woken(void *user)
         wire->handler.on_drained(wire->handler.user);
     }
     wire->in_callback = false;
-    if (resume) {
-        LIST_FOREACH (live, &wire->pipes, struct live_pipe, node) {
-            wire_pipe_resume(live->pipe);
-        }
-    }
+}
+
+static void on_read(void *user)
+{
+    on_woken(user);
 }
 
 static struct wire_stream *stream_of(struct link_wire *base)

@@ -1,4 +1,4 @@
-/* wire_stream.h: a wire between hosts: "tcp://host:port", over nng's byte streams. See link_wire.h. */
+/* wire_stream.h: a wire between hosts: "tcp://host:port", connected by nng. See link_wire.h. */
 #pragma once
 
 #include "proto/link_wire.h"

@@ -153,7 +153,9 @@ void passed_add(struct passed *passed, struct kept_ops *take_kept, uint64_t term
     list_append(&passed->kept, &kept->node);
     passed->bytes += kept->bytes.bytes;
     while (passed->bytes > BYTES_MAX) {
-        forget(passed, first_of(&passed->kept));
+        struct kept_ops *oldest = first_of(&passed->kept);
+        INVARIANT(oldest != NULL);
+        forget(passed, oldest);
     }
 }
 

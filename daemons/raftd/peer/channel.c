@@ -313,8 +313,8 @@ void channel_tick(struct channel *channel, uint64_t now_ms, uint64_t late_ms)
 void channel_hurry(struct channel *channel)
 {
     uint64_t now_ms = clock_monotonic_ms();
-    /* An attempt that got no answer for so long was lost on its way: the kernel would say it again after a second. (nng 1.5.2
-     * may take a descriptor for connected that is not, where its number was another's before: then the hello waits.) */
+    /* An attempt, or a hello, that got no answer for so long was lost on its way: the kernel would say it again only after a
+     * time that doubles. */
     bool is_trying = channel->state == CHANNEL_DIALLING || channel->state == CHANNEL_GREETING;
     bool is_stuck = is_trying && now_ms - channel->dialled_at_ms >= channel->config.heartbeat_ms;
 
