@@ -113,9 +113,16 @@ static void forget(struct passed *passed, struct kept_ops *kept)
     (void)kept_ops_free(kept);
 }
 
+static struct kept_ops *first_of(struct list *list)
+{
+    return list_is_empty(list) ? NULL : CONTAINER_OF(list->next, struct kept_ops, node);
+}
+
 static void forget_all(struct passed *passed)
 {
-    LIST_FOREACH (kept, &passed->kept, struct kept_ops, node) {
+    struct kept_ops *kept;
+
+    while ((kept = first_of(&passed->kept)) != NULL) {
         forget(passed, kept);
     }
 }
@@ -130,11 +137,6 @@ struct passed *passed_free(struct passed *passed)
         free(passed);
     }
     return NULL;
-}
-
-static struct kept_ops *first_of(struct list *list)
-{
-    return list_is_empty(list) ? NULL : CONTAINER_OF(list->next, struct kept_ops, node);
 }
 
 void passed_add(struct passed *passed, struct kept_ops *take_kept, uint64_t term)
