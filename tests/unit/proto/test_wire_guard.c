@@ -21,9 +21,12 @@ enum {
     TURN = 0x5a,
     FRAME_BYTES_MAX = 1024 * 1024,
     LIMIT_MS = 20000,
+    LIE_BYTES = 200 * 1000,
 };
 
 /* ---- The toy ---- */
+
+static bool toy_lies; /* who dials says the wrong letter, and much more */
 
 struct toy {
     struct wire_guard base;
@@ -51,7 +54,10 @@ static int toy_receive(struct wire_guard *base, struct span bytes, struct buf *p
 
     if (!toy->listens && !toy->has_spoken) {
         toy->has_spoken = true;
-        buf_append_byte(out, 'd');
+        buf_append_byte(out, toy_lies ? 'x' : 'd');
+        for (size_t i = 0; toy_lies && i < LIE_BYTES; i++) {
+            buf_append_byte(out, 'x');
+        }
     }
     if (bytes.bytes > 0 && !toy->is_ready) {
         if (bytes.data[0] != (toy->listens ? 'd' : 'l')) {
@@ -308,6 +314,26 @@ static void who_the_guard_refuses_is_hung_up_on_with_its_answer_and_the_reason_i
     (void)close(fd);
 }
 
+static void why_it_was_refused_reaches_who_still_talks(void **state)
+{
+    struct bench *bench = *state;
+
+    toy_lies = true;
+    open_end(bench, 1);
+    for (unsigned round = 0; round < 10; round++) {
+        bench->ends[0].reason[0] = '\0';
+        bench->ends[0].removed = 0;
+        open_end(bench, 0);
+        while (bench->ends[0].removed == 0) {
+            run(bench);
+        }
+        bench->ends[0].wire = wire_close(bench->ends[0].wire);
+        /* Closing with something unread would have reset the connection, and the answer with it. */
+        assert_string_equal(bench->ends[0].reason, "no letter of ours; say another one");
+    }
+    toy_lies = false;
+}
+
 static void who_hangs_up_in_the_handshake_is_told_of(void **state)
 {
     struct bench *bench = *state;
@@ -385,6 +411,7 @@ int main(void)
         TEST(what_is_said_before_the_guards_are_ready_comes_after),
         TEST(messages_of_every_size_come_whole_and_in_order),
         TEST(who_the_guard_refuses_is_hung_up_on_with_its_answer_and_the_reason_is_told),
+        TEST(why_it_was_refused_reaches_who_still_talks),
         TEST(who_hangs_up_in_the_handshake_is_told_of),
         TEST(who_only_looks_whether_the_port_is_open_did_nothing_wrong),
         TEST(who_hangs_up_later_did_nothing_wrong),
