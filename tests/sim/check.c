@@ -14,6 +14,7 @@ void check_fini(struct check *check)
     free(check->committed);
     free(check->committed_in);
     free(check->states);
+    free(check->members);
     *check = (struct check){ 0 };
 }
 
@@ -200,12 +201,15 @@ static void reserve_committed(struct check *check, uint64_t index)
     if (index < check->committed_capacity) {
         return;
     }
+    size_t known = check->committed_capacity;
     check->committed_capacity = (size_t)index * 2 + 1024;
     check->committed =
             xrealloc(check->committed, check->committed_capacity * sizeof *check->committed);
     check->committed_in =
             xrealloc(check->committed_in, check->committed_capacity * sizeof *check->committed_in);
     check->states = xrealloc(check->states, check->committed_capacity * sizeof *check->states);
+    check->members = xrealloc(check->members, check->committed_capacity * sizeof *check->members);
+    memset(check->members + known, 0, (check->committed_capacity - known) * sizeof *check->members);
     check->committed[0] = 0;
     check->states[0] = 1;
 }
@@ -226,6 +230,31 @@ static void check_quorum_has(struct sim *sim, const struct node *leader, uint64_
         check_fail(sim, "leader %" PRIu64 " committed %" PRIu64 " which only %zu of %zu disks have",
                 leader->id, index, have, members.voters.count);
     }
+}
+
+static uint64_t digest_ids(uint64_t hash, struct raft_ids ids)
+{
+    hash = machine_mix(hash, ids.count);
+    for (size_t i = 0; i < ids.count; i++) {
+        hash = machine_mix(hash, ids.items[i]);
+    }
+    return hash;
+}
+
+/* Who is a member at an index that is committed. */
+static void check_members(struct sim *sim, const struct node *node, uint64_t index)
+{
+    struct raft_members members;
+    if (index == 0 || !raft_get_members_at(node->raft, index, &members)) {
+        return;
+    }
+    uint64_t digest = digest_ids(
+            digest_ids(digest_ids(1, members.voters), members.learners), members.removed);
+    uint64_t *known = &sim->check.members[index];
+    if (*known != 0 && *known != digest) {
+        check_fail(sim, "node %" PRIu64 " has other members at %" PRIu64, node->id, index);
+    }
+    *known = digest;
 }
 
 static void check_commit(struct sim *sim, struct node *node, const struct raft_status *status)
@@ -250,7 +279,11 @@ static void check_commit(struct sim *sim, struct node *node, const struct raft_s
         check_quorum_has(sim, node, status->commit_index);
     }
     reserve_committed(check, status->commit_index);
+    if (status->base_index > node->commit_seen) {
+        check_members(sim, node, status->base_index);
+    }
     while (++index <= status->commit_index) {
+        check_members(sim, node, index);
         uint64_t term = raft_term_at(node->raft, index);
         if (index > check->committed_last) {
             check->committed[index] = term;

@@ -5,7 +5,7 @@
  *                   leader has
  *   committed       is for ever, the same everywhere, and on the disks of a quorum when the leader says so; by an entry of
  *                   its own term; by followers only as far as they match
- *   members         one change at a time, none before the leader has committed an entry of its term; no promotion of one
+ *   members         the same at the same index, in logs and in snapshots; one change at a time, none before the leader has committed an entry of its term; no promotion of one
  *                   that is far behind
  *   durable         is what every outcome of a power cut would leave on the disk
  *   applied         the same sequence everywhere, no gap, nothing twice
@@ -40,6 +40,7 @@ struct check {
     uint64_t *committed;    /* term by index */
     uint64_t *committed_in; /* the term of the leader that committed it: later ones must have it */
     uint64_t *states;       /* the state machine's digest by index */
+    uint64_t *members;      /* of the configuration in force at an index; 0: not seen yet */
     size_t committed_capacity;
     uint64_t committed_last;
     uint64_t states_last;

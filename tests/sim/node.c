@@ -428,7 +428,8 @@ static void on_write(struct sim *sim, struct node *node)
     }
     size_t before = store->sync_count;
     size_t count = (size_t)rng_between(&sim->rng, 1, store->ledger.queued - store->appended);
-    int r = store_append(store, count, rng_chance(&sim->rng, 300), &err);
+    int r = store_append(
+            store, count, rng_chance(&sim->rng, 300), rng_chance(&sim->rng, 300), &err);
     if (r < 0 && r != -ENOSPC) {
         end_by_disk(sim, node, &err);
         return;

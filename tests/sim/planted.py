@@ -9,6 +9,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -86,6 +87,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # and leave nothing behind
     bugs = listed()
     wrong = list(complaints(bugs))
     for line in wrong:

@@ -244,7 +244,7 @@ static int append_writes(struct store *store, const struct wal_write *writes, si
     return r;
 }
 
-int store_append(struct store *store, size_t count, bool is_early, struct err *err)
+int store_append(struct store *store, size_t count, bool is_early, bool is_split, struct err *err)
 {
     struct outgoing outgoing[GROUP_MAX];
     struct wal_write writes[GROUP_MAX] = { { .base = NULL } };
@@ -260,7 +260,13 @@ int store_append(struct store *store, size_t count, bool is_early, struct err *e
     }
     if (store->sync_count == 0 || !may_roll(store, writes, count)) {
         size_t done = 0;
-        r = append_writes(store, writes, count, &done, err);
+        size_t first = is_split ? count / 2 : 0;
+        r = first > 0 ? append_writes(store, writes, first, &done, err) : 0;
+        if (r == 0) {
+            size_t rest = 0;
+            r = append_writes(store, writes + first, count - first, &rest, err);
+            done += rest;
+        }
         store->is_refusing = r == -ENOSPC;
         if (done > 0 && (r == 0 || r == -ENOSPC)) {
             int begun = begin_sync(store, done, is_early, err);

@@ -58,8 +58,8 @@ void store_cut_power(struct store *store);
 /* Whether a group can be appended now: there is one, and a sync for it, and it need not wait for those under way. */
 bool store_may_append(const struct store *store);
 /* Brings up to `count` of the queued writes into the file and begins a sync: 0, -ENOSPC (all that is left waits), or
- * final. is_early: the medium has it at once, though nobody is told yet. */
-int store_append(struct store *store, size_t count, bool is_early, struct err *err);
+ * final. is_early: the medium has it at once, though nobody is told yet. is_split: in two batches, with one sync. */
+int store_append(struct store *store, size_t count, bool is_early, bool is_split, struct err *err);
 /* The oldest sync ends: how many writes are durable by it, or the final error. */
 int store_sync(struct store *store, struct err *err);
 /* Looks after space, as the shell does a few times a second. True if there is some. */
