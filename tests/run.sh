@@ -188,22 +188,29 @@ script_suite() {
 
 if has unit; then meson_suite unit; fi
 if has sim; then script_suite sim "$build"; fi
-# Most of these wait most of the time: the contract runs beside the others.
-others=
-for suite in cluster scenario fault; do
-    if has $suite; then others="$others $suite"; fi
-done
+# Most of these wait most of the time: the contract runs beside the others, and with --quick, which has little of each, they run
+# beside one another.
+lane() {
+    for suite in "$@"; do
+        if has "$suite"; then pytest_suite "$suite"; fi
+    done
+}
 beside=
 if has contract; then
-    pytest_suite contract &
+    lane contract &
     beside=$!
 fi
-for suite in $others; do
-    pytest_suite "$suite"
-done
-if [ -n "$beside" ]; then wait "$beside"; fi
-for suite in contract $others; do
-    tell "$suite"
+if [ "$size" = quick ]; then
+    lane cluster scenario &
+    beside="$beside $!"
+    lane fault
+else
+    lane cluster scenario fault
+fi
+# shellcheck disable=SC2086
+for job in $beside; do wait "$job"; done
+for suite in contract cluster scenario fault; do
+    if has $suite; then tell $suite; fi
 done
 if has bench-smoke; then
     pytest_suite bench
