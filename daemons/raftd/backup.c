@@ -346,7 +346,8 @@ static int create_log(struct backup *backup, struct wal **ret_to, struct err *er
         .cluster_time_ns = recovery_time_ns(recovered, begin),
         .configuration = buf_span(&configuration),
     };
-    struct wal_hard_state hard = { recovered->hard.term, 0, MAX(recovered->hard.commit, begin) };
+    uint64_t commit = MAX(recovered->hard.commit, begin);
+    struct wal_hard_state hard = { recovered->hard.term, 0, commit };
     struct wal_config config = { .dir = backup->wal_part_dir, .segment_bytes = SEGMENT_BYTES };
     TRY(wal_create(&config, &base, &hard, ret_to, err));
     if (index == 0) {

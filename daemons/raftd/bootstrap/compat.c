@@ -1,16 +1,32 @@
 #include "daemons/raftd/bootstrap/compat.h"
 
 #include <errno.h>
-#include <stdio.h>
+
+enum {
+    DIGITS_MAX = 5
+};
+
+/* A number of a few digits and what ends it; *text is behind that. */
+static bool take_number(const char **text, char end, unsigned *ret_number)
+{
+    const char *at = *text;
+
+    *ret_number = 0;
+    for (; *at >= '0' && *at <= '9' && at - *text < DIGITS_MAX; at++) {
+        *ret_number = *ret_number * 10 + (unsigned)(*at - '0');
+    }
+    bool is_number = at != *text && *at == end;
+    *text = at + 1;
+    return is_number;
+}
 
 /* "1.2.3": the first two. */
 static bool parse(const char *text, unsigned *ret_major, unsigned *ret_minor)
 {
     unsigned patch;
-    int bytes = 0;
 
-    return sscanf(text, "%3u.%3u.%5u%n", ret_major, ret_minor, &patch, &bytes) == 3 &&
-           text[bytes] == '\0';
+    return take_number(&text, '.', ret_major) && take_number(&text, '.', ret_minor) &&
+           take_number(&text, '\0', &patch);
 }
 
 int compat_check(struct span theirs, const char *own, struct err *err)

@@ -36,8 +36,8 @@ struct pace_wait pace_wait(const struct pace *pace, const struct pace_now *now)
     if (pace->skip > 0 || !is_slow(pace) || now->queued >= pace->expected) {
         return (struct pace_wait){ .enough = pace->expected };
     }
-    return (struct pace_wait){ .wait_us = MIN(pace->sync_us / 2, (uint64_t)WAIT_US_MAX),
-        .enough = pace->expected };
+    uint64_t wait_us = MIN(pace->sync_us / 2, (uint64_t)WAIT_US_MAX);
+    return (struct pace_wait){ .wait_us = wait_us, .enough = pace->expected };
 }
 
 static void average(uint64_t *mean_us, uint64_t sample_us, unsigned weight)
