@@ -392,8 +392,22 @@ static void nemesis_steady(struct sim *sim)
     }
 }
 
+/* The same links fail and come back, a few times a second. */
+static void flap(struct sim *sim)
+{
+    sim->flaps--;
+    if (sim->flaps % 2 == 0) {
+        mend_links(sim);
+    } else {
+        memcpy(sim->cut, sim->flapping, sizeof sim->cut);
+    }
+}
+
 static void nemesis(struct sim *sim)
 {
+    if (sim->flaps > 0) {
+        flap(sim);
+    }
     uint64_t draw = rng_below(&sim->rng, 100);
     if (draw < 14) {
         trouble_node(sim, random_node(sim, true), (unsigned)rng_below(&sim->rng, 2));
@@ -407,7 +421,10 @@ static void nemesis(struct sim *sim)
         }
     } else if (draw < 54) {
         partition(sim);
+        memcpy(sim->flapping, sim->cut, sizeof sim->flapping);
+        sim->flaps = rng_chance(&sim->rng, 300) ? (unsigned)rng_below(&sim->rng, 20) : 0;
     } else if (draw < 66) {
+        sim->flaps = 0;
         mend_links(sim);
     } else if (draw < 74) {
         draw_weather(sim);
@@ -456,7 +473,7 @@ static void dispatch(struct sim *sim, struct sim_event *event)
         } else if (!sim->calm) {
             nemesis(sim);
         }
-        sim_schedule(sim, rng_between(&sim->rng, 10, 800) * SIM_MS, *event);
+        sim_schedule(sim, rng_between(&sim->rng, 10, sim->flaps > 0 ? 300 : 800) * SIM_MS, *event);
         return;
     }
     struct node *node = sim_find_node(sim, event->node_id);
@@ -520,6 +537,7 @@ static void heal(struct sim *sim)
 {
     say(sim, "heal", NULL);
     sim->victim_id = 0;
+    sim->flaps = 0;
     sim->calm = true;
     mend_links(sim);
     sim->loss_permille = 0;

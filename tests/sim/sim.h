@@ -159,6 +159,8 @@ struct sim {
     uint64_t delay_ns_max;
     uint64_t sync_ns_max;
     bool cut[SIM_NODES_MAX][SIM_NODES_MAX]; /* from slot, to slot */
+    bool flapping[SIM_NODES_MAX][SIM_NODES_MAX];
+    unsigned flaps; /* to come: the links that flap fail and come back */
     bool with_membership;
     bool with_ambush; /* crashes and changes aim at the moments that are hardest to get right */
     bool with_compaction;
