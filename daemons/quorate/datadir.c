@@ -150,6 +150,12 @@ static int check_log_lost(const struct conf *conf, bool *ret_is_new, struct err 
                 "member's log is in, or restore a backup",
                 snap_dir, conf->wal_dir);
     }
+    join(path, "%s.part", conf->wal_dir);
+    if (*ret_is_new && access(path, F_OK) == 0) {
+        return err_set(err, -EINVAL,
+                "%s is of a backup that was not finished; remove the folder and make another",
+                path);
+    }
     return 0;
 }
 

@@ -137,6 +137,12 @@ static int check_log_lost(const struct conf *conf, struct err *err)
                 "member's log is in, or restore a backup",
                 path, conf->wal_dir);
     }
+    length = snprintf(path, sizeof path, "%s.part", conf->wal_dir);
+    if (length > 0 && (size_t)length < sizeof path && access(path, F_OK) == 0) {
+        return err_set(err, -EINVAL,
+                "%s is of a backup that was not finished; remove the folder and make another",
+                path);
+    }
     return 0;
 }
 

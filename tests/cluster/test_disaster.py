@@ -4,11 +4,13 @@ survivor has, no index falls, no id comes again, and a start that would do harm 
 import os
 import re
 import shutil
+import subprocess
 import time
 
 import pytest
 from harness.faults import Shim
 from harness.places import poll, scratch_dir
+from harness.server import clean_environment
 from harness.wire import WireError
 
 import hosts
@@ -263,6 +265,18 @@ def test_a_backup_goes_only_into_an_empty_folder(folder):
         assert not os.path.exists(os.path.join(folder, "c"))
 
 
+def test_a_backup_that_was_not_finished_is_refused(folder):
+    target = os.path.join(folder, "b")
+    os.makedirs(os.path.join(target, "member", "wal.part"))
+    for flags in ([], ["-force-new-cluster"]):
+        with plain_member("copy", flags) as copy:
+            copy.data_dir = target
+            copy.spawn()
+            assert copy.process.wait(20) == 2
+            copy.process = None
+            assert "is of a backup that was not finished; remove the folder" in copy.log()
+
+
 def flip(path, offset):
     with open(path, "r+b") as file:
         file.seek(offset)
@@ -311,6 +325,45 @@ def test_a_damaged_snapshot_gives_way_to_the_one_before_it_and_stays_where_it_is
         with plain_member("copy") as copy:
             force(copy, target)
             has_all(copy, 3000)
+
+
+@pytest.mark.slow
+def test_a_backup_that_is_killed_at_any_step_is_no_data_folder(folder):
+    """Held at each of its calls on the target in turn, and killed there: it has a log only when all of it is there."""
+    with plain_member("one", ["--snapshot-count=100"]) as member:
+        member.start()
+        write(member, 1500)
+        member.stop()
+        assert files(member, "snap")
+        shim = Shim(folder)
+        target = os.path.join(folder, "target")
+        held = 0
+        for nth in range(1, 200, 1 if FULL else 4):
+            shutil.rmtree(target, ignore_errors=True)
+            shim.forget()
+            shim.set("proc=raftd call=any path=target/ nth=%d count=1 do=hold" % nth)
+            process = subprocess.Popen(
+                [member.binary(), "--data-dir=" + member.data_dir, "--backup-dir=" + target],
+                env=clean_environment(shim.env), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            poll(lambda p=process: shim.hits() or p.poll() is not None, 60, "held or done")
+            done = process.poll() is not None
+            process.kill()
+            process.wait()
+            shim.set()
+            has_log = os.path.isdir(os.path.join(target, "member", "wal"))
+            if has_log:
+                with plain_member("copy") as copy:
+                    force(copy, target)
+                    has_all(copy, 1500)
+            else:
+                # Not to be mistaken for a backup, neither by a start nor by the next try.
+                held += 1
+                again = make_backup(member, target)
+                assert again.returncode == 1 and "file already exists" in again.stderr
+            if done:
+                assert process.returncode == 0
+                break
+        assert done and held >= 2, (done, held)
 
 
 # ---- -force-new-cluster ----

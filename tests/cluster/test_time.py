@@ -239,6 +239,26 @@ def test_a_new_cluster_with_one_wrong_clock_expires_nothing_early(world, number,
     world.check_expiry(cluster.members[1], "/at-once")
 
 
+@pytest.mark.parametrize("seconds", [-HOUR_S] + ([HOUR_S] if FULL else []))
+def test_a_cluster_that_was_down_for_an_hour_and_has_one_wrong_clock_gives_no_key_less_than_its_time(world, seconds):
+    """The first keys after the start are the ones in danger: cluster time is an hour behind then."""
+    cluster = world.cluster.start()
+    world.put(cluster.leader(), "/due-later", 2 * HOUR_S)
+    cluster.wait_equal()
+    wrong = cluster.followers()[0]
+    for member in cluster.members:
+        kill_member(member)
+    world.pass_time(HOUR_S, reboot=True)
+    world.clock_of(wrong).step_wall(seconds)
+    for member in cluster.members:
+        member.spawn()
+    world.put(cluster.members[0], "/at-once", 5)
+    for member in cluster.members:
+        world.wait_readable(member)
+    world.check_expiry(cluster.members[0], "/at-once")
+    assert world.exists(cluster.members[1], "/due-later")
+
+
 @pytest.mark.parametrize("seconds", [HOUR_S] + ([-HOUR_S] if FULL else []))
 def test_a_restarted_cluster_with_one_wrong_clock_moves_no_deadline(world, seconds):
     cluster = world.cluster.start()

@@ -62,21 +62,46 @@ void clusterclock_lead(struct clusterclock *clock, int64_t *offsets_ns, size_t c
     uint64_t now_ns = clusterclock_now(clock, boot_ns);
     clock->ahead_rounds = 0;
     clock->begin_rounds = 0;
+    clock->is_disputed = false;
     set_anchor(clock, now_ns, boot_ns, 0);
     if (now_ns == 0 || voters < 2 || count < voters / 2 + 1) {
         return;
     }
     int64_t median_ns = median_of(offsets_ns, count);
-    if (median_ns > CLUSTERCLOCK_STEP_NS) {
-        set_anchor(clock, now_ns + (uint64_t)median_ns, boot_ns, 0);
+    int64_t step_ns = median_ns > CLUSTERCLOCK_STEP_NS ? median_ns : 0;
+    set_anchor(clock, now_ns + (uint64_t)step_ns, boot_ns, 0);
+    clock->is_disputed = offsets_ns[count - 1] - step_ns > CLUSTERCLOCK_STEP_NS;
+}
+
+bool clusterclock_is_settled(const struct clusterclock *clock)
+{
+    return clock->anchor_ns != 0 && !clock->is_disputed;
+}
+
+/* Whether a beginning leader has heard enough clocks: all, or a quorum for a while. */
+static bool has_heard_enough(struct clusterclock *clock, size_t count, size_t voters)
+{
+    bool is_quorum = count >= voters / 2 + 1;
+    return is_quorum && (count >= voters || ++clock->begin_rounds >= CLUSTERCLOCK_STEP_ROUNDS);
+}
+
+void clusterclock_settle(struct clusterclock *clock, int64_t *offsets_ns, size_t count,
+        size_t voters, uint64_t boot_ns)
+{
+    if (!has_heard_enough(clock, count, voters)) {
+        return;
     }
+    int64_t median_ns = median_of(offsets_ns, count);
+    if (median_ns > CLUSTERCLOCK_STEP_NS) {
+        set_anchor(clock, clusterclock_now(clock, boot_ns) + (uint64_t)median_ns, boot_ns, 0);
+    }
+    clock->is_disputed = false;
 }
 
 void clusterclock_begin(struct clusterclock *clock, int64_t *walls_ns, size_t count, size_t voters,
         uint64_t boot_ns)
 {
-    bool is_quorum = count >= voters / 2 + 1;
-    if (!is_quorum || (count < voters && ++clock->begin_rounds < CLUSTERCLOCK_STEP_ROUNDS)) {
+    if (!has_heard_enough(clock, count, voters)) {
         return;
     }
     sort(walls_ns, count);

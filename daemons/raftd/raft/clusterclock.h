@@ -6,7 +6,8 @@
  * three rounds. A leader that begins looks first, at the clocks that came with the votes: after a time without any leader
  * it would stamp its first entries with the past, and the step that follows would take their keys' lives. A cluster of one
  * steps to its own wall clock when it starts to lead first, never later. A new cluster has no time at first, and its
- * leader takes no proposals until the members' clocks have given it one.
+ * leader takes no proposals until the members' clocks have given it one; nor does a leader whose voters disagree whether
+ * time is behind, until the others were heard.
  * So no election, restart or single bad clock expires anything early.
  *
  * Pure: every call is given CLOCK_BOOTTIME and, where it matters, CLOCK_REALTIME. */
@@ -27,8 +28,8 @@ struct clusterclock {
     uint64_t anchor_boot_ns; /* ... at this CLOCK_BOOTTIME */
     int slew;                /* -1, 0, 1: slower, as is, faster, since the anchor */
     unsigned ahead_rounds;   /* the median was more than a step ahead, in a row */
-    unsigned
-            begin_rounds; /* a quorum's clocks were there, and not all, for a time that is not known yet */
+    unsigned begin_rounds;   /* a quorum's clocks were there, not all, for a time not settled yet */
+    bool is_disputed; /* of those who elected us some say that cluster time is behind, some not */
 };
 
 /* Cluster time at boot_ns; a boot_ns before the anchor counts as the anchor's. 0 while nothing is known. */
@@ -44,6 +45,14 @@ void clusterclock_step(struct clusterclock *clock, uint64_t time_ns, uint64_t bo
  * once if their median is ahead, in a cluster of more than one that has a time. */
 void clusterclock_lead(struct clusterclock *clock, int64_t *offsets_ns, size_t count, size_t voters,
         uint64_t boot_ns);
+
+/* Whether time may be given out: a leader that begins may have to hear more clocks first. */
+bool clusterclock_is_settled(const struct clusterclock *clock);
+
+/* One round of a leader whose voters' clocks disagreed: ends that once all have answered, or a quorum three times, with the
+ * step to their median if that is ahead. */
+void clusterclock_settle(struct clusterclock *clock, int64_t *offsets_ns, size_t count,
+        size_t voters, uint64_t boot_ns);
 
 /* One round of a leader that knows no time: `walls_ns` are the clocks of the members that answered (sorted in place). Begins
  * at their median once all have answered, or a quorum three times; of two in the middle at the later one, since a time

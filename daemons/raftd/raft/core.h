@@ -253,8 +253,6 @@ uint64_t raft_lead_quorum_round(struct raft *raft);
 bool raft_lead_has_lease(struct raft *raft);
 struct raft_peer *raft_lead_find_peer(struct raft *raft, uint64_t id);
 void raft_lead_drop_peers(struct raft *raft);
-/* False only of a leader of a new cluster, for a round or three: see clusterclock_begin. */
-bool raft_lead_knows_time(const struct raft *raft);
 static inline bool raft_lead_is_ready(const struct raft *raft)
 {
     return raft->role == RAFT_ROLE_LEADER && raft->commit >= raft->lead_index;

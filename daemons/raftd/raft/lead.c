@@ -252,11 +252,6 @@ static bool check_quorum(struct raft *raft)
     return active >= members_quorum(members);
 }
 
-bool raft_lead_knows_time(const struct raft *raft)
-{
-    return clusterclock_now(&raft->clock, raft->now_ns) > 0;
-}
-
 static void correct_clock(struct raft *raft)
 {
     const struct members *members = raft_members_now(raft);
@@ -274,14 +269,17 @@ static void correct_clock(struct raft *raft)
         }
         peer->wall_fresh = false;
     }
+    bool was_settled = clusterclock_is_settled(&raft->clock);
+    struct clusterclock *clock = &raft->clock;
     if (time_ns == 0) {
-        clusterclock_begin(
-                &raft->clock, raft->offset_scratch, count, members->voters.count, raft->now_ns);
-        raft->out.time_begun = raft_lead_knows_time(raft);
+        clusterclock_begin(clock, raft->offset_scratch, count, members->voters.count, raft->now_ns);
+    } else if (!was_settled) {
+        clusterclock_settle(
+                clock, raft->offset_scratch, count, members->voters.count, raft->now_ns);
     } else {
-        clusterclock_round(
-                &raft->clock, raft->offset_scratch, count, members->voters.count, raft->now_ns);
+        clusterclock_round(clock, raft->offset_scratch, count, members->voters.count, raft->now_ns);
     }
+    raft->out.time_begun = !was_settled && clusterclock_is_settled(clock);
 }
 
 void raft_lead_tick(struct raft *raft)

@@ -42,7 +42,7 @@ static enum raft_refusal lead_propose(struct raft *raft, struct raft_entry_span 
     if (!raft->writable) {
         return RAFT_REFUSAL_NO_SPACE;
     }
-    if (!raft_lead_knows_time(raft) && !raft->step_time) {
+    if (!clusterclock_is_settled(&raft->clock) && !raft->step_time) {
         return RAFT_REFUSAL_NO_LEADER; /* not yet: a TTL needs a time to count from */
     }
     size_t bytes = 0;

@@ -151,6 +151,38 @@ static void a_new_clusters_time_waits_for_those_who_do_not_answer_and_then_takes
     assert_int_equal(begin_with((int64_t[]){ 9000, 5000 }, 2, 5, 10), 0); /* no quorum */
 }
 
+/* Nobody led for an hour, and of the two that elected the leader one has a clock that is an hour behind. */
+static void voters_that_disagree_whether_time_is_behind_wait_for_the_others(void **state)
+{
+    (void)state;
+    int64_t hour = 3600 * (int64_t)second_ns;
+    for (int i = 0; i < 3; i++) {
+        struct clusterclock clock = { 0 };
+        clusterclock_observe(&clock, start_ns, second_ns);
+        clusterclock_lead(&clock, (int64_t[]){ 0, hour }, 2, 3, second_ns);
+        assert_false(clusterclock_is_settled(&clock));
+        assert_int_equal(clusterclock_now(&clock, second_ns), start_ns);
+        if (i == 0) { /* the third one settles it, at once */
+            clusterclock_settle(&clock, (int64_t[]){ 0, hour, hour }, 3, 3, second_ns);
+            assert_int_equal(clusterclock_now(&clock, second_ns), start_ns + (uint64_t)hour);
+        } else if (i == 1) {
+            clusterclock_settle(&clock, (int64_t[]){ 0, hour, 0 }, 3, 3, second_ns);
+            assert_int_equal(clusterclock_now(&clock, second_ns), start_ns);
+        } else { /* it does not come: one of two ahead decides nothing */
+            clusterclock_settle(&clock, (int64_t[]){ 0, hour }, 2, 3, second_ns);
+            clusterclock_settle(&clock, (int64_t[]){ 0, hour }, 2, 3, second_ns);
+            assert_false(clusterclock_is_settled(&clock));
+            clusterclock_settle(&clock, (int64_t[]){ 0, hour }, 2, 3, second_ns);
+            assert_int_equal(clusterclock_now(&clock, second_ns), start_ns);
+        }
+        assert_true(clusterclock_is_settled(&clock));
+    }
+    struct clusterclock agreed = { 0 };
+    clusterclock_observe(&agreed, start_ns, second_ns);
+    clusterclock_lead(&agreed, (int64_t[]){ hour, hour + 20 * MS }, 2, 3, second_ns);
+    assert_true(clusterclock_is_settled(&agreed));
+}
+
 /* ---- In the core ---------------------------------------------------------------------------------------------- */
 
 static void new_cluster_begins_at_the_wall_clock(void **state)
@@ -330,6 +362,7 @@ int main(void)
         cmocka_unit_test(a_new_clusters_time_begins_at_the_median_of_all),
         cmocka_unit_test(
                 a_new_clusters_time_waits_for_those_who_do_not_answer_and_then_takes_the_later_one),
+        cmocka_unit_test(voters_that_disagree_whether_time_is_behind_wait_for_the_others),
         LAB_TEST(leader_of_a_new_cluster_takes_proposals_once_the_clocks_have_given_it_a_time),
         LAB_TEST(new_cluster_begins_at_the_wall_clock),
         LAB_TEST(lone_member_steps_to_its_wall_clock_at_its_start_only),
