@@ -46,6 +46,24 @@ def has_all(member, count, prefix="/k"):
         assert member.get("%s/%d" % (prefix, i)).json["node"]["value"] == str(i), i
 
 
+def test_a_members_own_data_keeps_its_ids_and_the_others_ids_never_come_again(three):
+    write(three.members[0], 20)
+    three.wait_equal()
+    before = etcd_index(three.members[0])
+    ids = {m["name"]: m["id"] for m in three.list_members()}
+    for member in three.members:
+        kill_member(member)
+    chosen = force(three.members[1])
+    has_all(chosen, 20)
+    assert etcd_index(chosen) > before
+    assert [m["id"] for m in three.list_members(chosen)] == [ids["m2"]]
+    for name in ("m1", "m3"):
+        assert chosen.ask("DELETE", "/v2/members/" + ids[name]).status == 410
+        assert chosen.ask("PUT", "/v2/members/" + ids[name], '{"peerURLs":["http://127.0.0.1:1"]}', JSON).status != 204
+    cluster_id = re.search(r"cluster_id=([0-9a-f]+)", three.members[0].log()).group(1)
+    assert "in cluster %s at commit index" % cluster_id in chosen.log()
+
+
 # ---- Three of five ----
 
 
@@ -367,24 +385,6 @@ def test_a_backup_that_is_killed_at_any_step_is_no_data_folder(folder):
 
 
 # ---- -force-new-cluster ----
-
-
-def test_a_members_own_data_keeps_its_ids_and_the_others_ids_never_come_again(three):
-    write(three.members[0], 20)
-    three.wait_equal()
-    before = etcd_index(three.members[0])
-    ids = {m["name"]: m["id"] for m in three.list_members()}
-    for member in three.members:
-        kill_member(member)
-    chosen = force(three.members[1])
-    has_all(chosen, 20)
-    assert etcd_index(chosen) > before
-    assert [m["id"] for m in three.list_members(chosen)] == [ids["m2"]]
-    for name in ("m1", "m3"):
-        assert chosen.ask("DELETE", "/v2/members/" + ids[name]).status == 410
-        assert chosen.ask("PUT", "/v2/members/" + ids[name], '{"peerURLs":["http://127.0.0.1:1"]}', JSON).status != 204
-    cluster_id = re.search(r"cluster_id=([0-9a-f]+)", three.members[0].log()).group(1)
-    assert "in cluster %s at commit index" % cluster_id in chosen.log()
 
 
 @pytest.mark.slow
