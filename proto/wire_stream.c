@@ -29,7 +29,8 @@
 #include "proto/wire_pipe.h"
 
 enum {
-    RETRY_MS = 100, /* between tries to dial; and to accept when there are no descriptors */
+    PIPES_MAX = 512, /* of a listener; more wait in the socket's backlog until one has gone */
+    RETRY_MS = 100,  /* between tries to dial; and to accept when there are no descriptors */
     URL_BYTES = 384,
     DESCRIPTORS_MAX = 65536, /* looked through; the lowest free one is always given out first */
     REMOTE_BYTES = INET6_ADDRSTRLEN + 8, /* [address]:port */
@@ -75,6 +76,7 @@ struct wire_stream {
     bool is_connecting;
     uint64_t tried_at_ms; /* when the last dial began */
     struct list pipes;
+    size_t pipe_count;
     uint32_t last_id;
     struct item *draining; /* the inbox as it was taken, kept for its memory */
     size_t draining_capacity;
@@ -143,7 +145,8 @@ static void connect_next(struct wire_stream *wire)
 {
     bool is_served = !list_is_empty(&wire->pipes);
 
-    if (wire->is_connecting || (is_served && (!wire->listen || wire->pattern == LINK_PAIR))) {
+    if (wire->is_connecting || wire->pipe_count >= PIPES_MAX ||
+            (is_served && (!wire->listen || wire->pattern == LINK_PAIR))) {
         return;
     }
     wire->is_connecting = true;
@@ -279,6 +282,7 @@ static bool add_pipe(struct wire_stream *wire, nng_stream *stream)
             wire->guards.make == NULL ? NULL : wire->guards.make(&wire->guards, wire->listen);
     live->pipe = wire_pipe_new(wire->loop, fd, guard, live->id, wire->frame_bytes_max, &events);
     list_append(&wire->pipes, &live->node);
+    wire->pipe_count++;
     wire->handler.on_event(wire->handler.user, &event);
     wire_pipe_begin(live->pipe);
     return true;
@@ -309,6 +313,7 @@ static void remove_pipe(struct wire_stream *wire, struct wire_pipe *pipe)
 
     INVARIANT(live != NULL);
     list_remove(&live->node);
+    wire->pipe_count--;
     event.reason = wire_pipe_reason(live->pipe);
     event.remote = live->remote;
     wire->handler.on_event(wire->handler.user, &event);
