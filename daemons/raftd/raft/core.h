@@ -123,6 +123,8 @@ struct raft {
     struct raft_log log;
     struct member_history history;
     struct clusterclock clock;
+    uint64_t
+            timeless_index; /* the last entry without a time: those of a cluster's very beginning have none */
     uint64_t rng;
     bool stepped; /* raft_load_entries is over */
     bool writable;
@@ -204,6 +206,12 @@ struct raft {
     uint64_t messages_ignored;
     struct raft_outbox out;
 };
+
+/* Whether cluster time has begun for good: an entry that bears it is committed. */
+static inline bool raft_has_time(const struct raft *raft)
+{
+    return raft->commit > raft->timeless_index;
+}
 
 /* outbox.c */
 void raft_outbox_begin(struct raft *raft);

@@ -137,7 +137,7 @@ static void send_heartbeat(struct raft *raft, struct raft_peer *peer)
     struct raft_message *message = raft_send(raft, RAFT_MESSAGE_HEARTBEAT, peer->id);
 
     message->context = raft->round;
-    message->time_ns = clusterclock_now(&raft->clock, raft->now_ns);
+    message->time_ns = raft_has_time(raft) ? clusterclock_now(&raft->clock, raft->now_ns) : 0;
     message->commit = MIN(peer->match, raft->commit);
     peer->commit_sent = MAX(peer->commit_sent, message->commit);
 }

@@ -86,6 +86,8 @@ void raft_write_append(
         raft->out.append_first = first;
     }
     for (size_t i = 0; i < entries.count; i++) {
+        uint64_t time_ns = stamp != NULL ? stamp->time_ns : entries.items[i].time_ns;
+        raft->timeless_index = time_ns == 0 ? first + i : raft->timeless_index;
         if (entries.items[i].kind == RAFT_ENTRY_CONFIG) {
             member_history_append(&raft->history, first + i, entries.items[i].change);
             raft->out.members_changed = true;
@@ -101,6 +103,12 @@ void raft_write_cut(struct raft *raft, uint64_t index)
     INVARIANT_EQ(raft->out.append_first, 0);
     raft_log_cut(&raft->log, index);
     raft->durable = MIN(raft->durable, index);
+    if (index <= raft->timeless_index) {
+        /* Cluster time began with what is cut: it will begin anew, and not there. */
+        raft->timeless_index = index;
+        raft->log.last_time_ns = 0;
+        raft->clock = (struct clusterclock){ 0 };
+    }
     raft->out.cut = true;
     raft->out.cut_index = index;
     if (member_history_cut(&raft->history, index)) {
@@ -116,6 +124,7 @@ void raft_write_base(struct raft *raft, const struct raft_base *base)
     raft_log_reset(&raft->log, base->index, base->term, base->time_ns);
     member_history_reset(&raft->history, base->index, base->members);
     raft->base.time_ns = base->time_ns;
+    raft->timeless_index = base->time_ns == 0 ? base->index : 0;
     raft->durable = 0; /* not even the base is, before its write is synced */
     raft->out.rebased = true;
     raft->out.members_changed = true;

@@ -39,6 +39,7 @@ struct raft *raft_new(const struct raft_options *options, const struct raft_hard
     raft_log_reset(&raft->log, base->index, base->term, base->time_ns);
     member_history_reset(&raft->history, base->index, base->members);
     raft->base.time_ns = base->time_ns;
+    raft->timeless_index = base->time_ns == 0 ? base->index : 0;
     raft->commit = base->index;
     raft->durable = base->index;
     raft_reset_election_timer(raft);

@@ -161,7 +161,7 @@ void raft_replicate_commit_notice(struct raft *raft, struct raft_peer *peer)
     }
     struct raft_message *message = raft_send(raft, RAFT_MESSAGE_HEARTBEAT, peer->id);
     message->commit = commit;
-    message->time_ns = clusterclock_now(&raft->clock, raft->now_ns);
+    message->time_ns = raft_has_time(raft) ? clusterclock_now(&raft->clock, raft->now_ns) : 0;
     peer->commit_sent = commit;
 }
 

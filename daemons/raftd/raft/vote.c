@@ -38,6 +38,13 @@ static void set_leader(struct raft *raft, uint64_t leader_id)
 void raft_become_follower(struct raft *raft, uint64_t term, uint64_t leader_id)
 {
     INVARIANT_LE(raft->term, term);
+    if (raft->role == RAFT_ROLE_LEADER && !raft_has_time(raft)) {
+        /* Nobody but us may know what we began it with. */
+        raft->clock = (struct clusterclock){ 0 };
+        if (raft->log.last_index > raft->timeless_index) {
+            clusterclock_observe(&raft->clock, raft->log.last_time_ns, raft->now_ns);
+        }
+    }
     set_leader(raft, leader_id);
     raft_lead_drop_peers(raft);
     if (term > raft->term) {

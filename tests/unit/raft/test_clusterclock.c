@@ -348,6 +348,59 @@ static void leader_of_a_new_cluster_takes_proposals_once_the_clocks_have_given_i
             lab->wall_ns + (uint64_t)hour_ns - lab->options.tick_ns);
 }
 
+/* A first leader may begin cluster time and be gone before anything that bears it is committed: the next one begins it
+ * anew, perhaps hours earlier, and no member may remember the other beginning and jump there once it leads. */
+static void beginning_is_told_once_it_is_committed(void **state)
+{
+    struct lab *lab = *state;
+    lab->is_timeless = true;
+    lab_start(lab, 3);
+    lab_lead(lab);
+    for (unsigned i = 0; i < 4; i++) {
+        lab_tick(lab, 1);
+        for (uint64_t peer = 2; peer <= 3; peer++) {
+            lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT_REPLY,
+                                     .from = peer,
+                                     .term = 1,
+                                     .context = 1 + i,
+                                     .wall_ns = lab->wall_ns });
+        }
+    }
+    lab_tick(lab, 1);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT, 2)->time_ns, 0);
+    lab_acknowledge(lab, 2, 1);
+    lab_propose(lab, 1);
+    assert_true(lab->ready.write.append.items[0].time_ns > 0);
+    lab_sync(lab);
+    lab_tick(lab, 1);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT, 2)->time_ns, 0);
+    lab_acknowledge(lab, 2, 2);
+    lab_tick(lab, 1);
+    assert_true(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT, 2)->time_ns > 0);
+}
+
+static void beginning_that_is_cut_is_forgotten(void **state)
+{
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    struct raft_entry entries[] = { lab_entry(1, 1), lab_entry(2, 1) };
+    entries[0].time_ns = 0;
+    entries[1].time_ns = start_ns * 2;
+    lab_deliver(lab,
+            (struct raft_message){
+                    .kind = RAFT_MESSAGE_APPEND, .from = 2, .term = 1, .entries = { entries, 2 } });
+    assert_true(raft_cluster_time_ns(lab->raft, lab->now_ns) > 0);
+    struct raft_entry other = lab_entry(2, 2);
+    other.time_ns = start_ns;
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_APPEND,
+                             .from = 3,
+                             .term = 2,
+                             .index = 1,
+                             .log_term = 1,
+                             .entries = { &other, 1 } });
+    assert_int_equal(raft_cluster_time_ns(lab->raft, lab->now_ns), start_ns);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -372,6 +425,8 @@ int main(void)
         cmocka_unit_test(new_leader_begins_where_the_voters_clocks_are),
         LAB_TEST(votes_bring_the_clocks_that_a_new_leader_begins_with),
         LAB_TEST(voter_tells_its_clock),
+        LAB_TEST(beginning_is_told_once_it_is_committed),
+        LAB_TEST(beginning_that_is_cut_is_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
