@@ -181,7 +181,7 @@ static ssize_t send_pieces(struct http_conn *conn)
     struct msghdr message = { .msg_iov = vectors };
     const struct http_piece *piece = conn->pieces;
 
-    for (unsigned i = 0; piece != NULL && i < PIECES_PER_CALL; i++, piece = piece->next) {
+    for (size_t i = 0; piece != NULL && i < PIECES_PER_CALL; i++, piece = piece->next) {
         add_vector(&vectors[2 * i], span_from(buf_span(&piece->lead), piece->lead_start));
         add_vector(&vectors[2 * i + 1], span_from(buf_span(&piece->body->data), piece->body_start));
         message.msg_iovlen += 2;
