@@ -344,8 +344,28 @@ void check_step(struct sim *sim, struct node *node, const struct raft_ready *rea
 
 /* ---- Messages ------------------------------------------------------------------------------------------------- */
 
-void check_sent(struct sim *sim, const struct node *node, const struct raft_message *message)
+/* A vote leaves, or the candidacy that is the vote for oneself. */
+static void check_vote(struct sim *sim, struct node *node, const struct raft_message *message)
 {
+    bool is_own = message->kind == RAFT_MESSAGE_VOTE;
+    uint64_t voted_for = is_own ? node->id : message->to;
+    if (!is_own && (message->kind != RAFT_MESSAGE_VOTE_REPLY || message->reject)) {
+        return;
+    }
+    if (node->voted_term == message->term && node->voted_for != voted_for) {
+        check_fail(sim,
+                "node %" PRIu64 " votes in term %" PRIu64 " for %" PRIu64 " and for %" PRIu64,
+                node->id, message->term, node->voted_for, voted_for);
+    }
+    if (message->term >= node->voted_term) {
+        node->voted_term = message->term;
+        node->voted_for = voted_for;
+    }
+}
+
+void check_sent(struct sim *sim, struct node *node, const struct raft_message *message)
+{
+    check_vote(sim, node, message);
     const struct node *leader = sim_find_node(sim, message->to);
     struct raft_status status;
     if (message->kind != RAFT_MESSAGE_APPEND_REPLY || message->reject || leader == NULL ||

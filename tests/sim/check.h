@@ -1,6 +1,7 @@
 /* check.h: what must hold in every history, held against all members at once.
  *
- *   one leader      at most one member leads in a term, and it has everything that was committed before
+ *   one leader      at most one member leads in a term, and it has everything that was committed before; a member votes for
+ *                   one in a term
  *   log matching    an (index, term) is one entry with one predecessor, wherever it appears; what is acknowledged is what the
  *                   leader has
  *   committed       is for ever, the same everywhere, and on the disks of a quorum when the leader says so; by an entry of
@@ -54,7 +55,7 @@ void check_step(struct sim *sim, struct node *node, const struct raft_ready *rea
 /* The core proposes to make a voter of a learner: it must nearly have caught up, or it could cost the quorum. */
 void check_promotion(struct sim *sim, const struct node *leader, uint64_t learner_id);
 /* A message leaves, an acknowledgement perhaps. */
-void check_sent(struct sim *sim, const struct node *node, const struct raft_message *message);
+void check_sent(struct sim *sim, struct node *node, const struct raft_message *message);
 /* A follower has taken a message in; it had committed so far before. */
 void check_followed(struct sim *sim, const struct node *node, const struct raft_message *message,
         uint64_t commit_before);

@@ -108,6 +108,8 @@ struct node {
     enum raft_role role_seen;
     uint64_t term_seen;
     uint64_t commit_seen;
+    uint64_t voted_term; /* the newest in which a vote of its was sent, in whatever life, ... */
+    uint64_t voted_for;  /* ... and for whom */
 };
 
 /* What is counted, for the report; names in sim.c. */
