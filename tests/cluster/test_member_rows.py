@@ -172,6 +172,7 @@ def test_3_1_a_removed_id_is_410_for_delete_and_500_for_put(three):
 def test_3_1_a_success_means_that_it_is_committed(three):
     """Whoever is asked next, by a quorum read, knows of it."""
     for member in three.members:
+        three.wait_equal()  # Who has not heard of the last removal asks for that id again.
         new = three.change("POST", "/v2/members", {"peerURLs": ["http://127.0.0.1:9"]}, through=member).json["id"]
         for other in three.members:
             other.get("/", quorum=True)

@@ -17,5 +17,6 @@
 /* They return the code they were given, and that is negative. */
 #define err_set(...)      NEGATIVE_(err_set(__VA_ARGS__))
 #define err_errno(...)    NEGATIVE_(err_errno(__VA_ARGS__))
+#define err_mend(...)     NEGATIVE_(err_mend(__VA_ARGS__))
 #define err_prefix(...)   NEGATIVE_(err_prefix(__VA_ARGS__))
 #define schema_error(...) NEGATIVE_(schema_error(__VA_ARGS__))
