@@ -92,6 +92,8 @@ class Cluster:
             member.spawn()
         for member in self.members:
             member.wait_ready(30)
+        # One that serves may still have to tell the others its name, and only then counts as started.
+        poll(lambda: {m.name for m in self.members} <= {m["name"] for m in self.list_members()}, 15, "all names are told")
         return self
 
     def running(self):
