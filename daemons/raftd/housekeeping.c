@@ -245,6 +245,11 @@ void housekeeping_on_state_changed(struct raftd *raftd)
     gateways_tell_state(raftd->gateways);
 }
 
+void housekeeping_on_reachable(struct raftd *raftd)
+{
+    propose_registration(raftd);
+}
+
 static void encode_u64(uint64_t value, uint8_t ret_bytes[8])
 {
     for (unsigned i = 0; i < 8; i++) {

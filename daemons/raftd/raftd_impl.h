@@ -186,6 +186,7 @@ void housekeeping_on_removed(struct raftd *raftd);
 void housekeeping_on_own_refused(struct raftd *raftd);
 void housekeeping_stop_soon(struct raftd *raftd); /* hands leadership over first */
 void housekeeping_on_state_changed(struct raftd *raftd);
+void housekeeping_on_reachable(struct raftd *raftd); /* another member, perhaps the leader */
 void housekeeping_on_entries(struct raftd *raftd, struct raft_entry_span entries);
 void housekeeping_on_applied(struct raftd *raftd, const struct apply_done *done);
 void housekeeping_fill_state(struct raftd *raftd, struct buf *out);

@@ -232,7 +232,9 @@ static void on_reachable(void *user, uint64_t peer_id)
     (void)raftd_step(raftd, &input);
     gateways_suspect(raftd->gateways);
     talk_ask_end(raftd);
-    gateways_retry(raftd->gateways); /* what waits because its leader could not be reached */
+    /* What waits because its leader could not be reached. */
+    gateways_retry(raftd->gateways);
+    housekeeping_on_reachable(raftd);
 }
 
 static void on_removed(void *user, uint64_t by_peer_id)

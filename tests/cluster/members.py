@@ -130,14 +130,16 @@ class Cluster:
         return member
 
     def change(self, method, target, body=None, through=None, timeout=30):
-        """A membership change; one that the strict check refuses for the cluster's health is tried again."""
+        """A membership change; one that the strict check refuses for the cluster's health, or because members that have just
+        started are not registered yet, is tried again."""
         member = through or self.running()[0]
         last = []
 
         def done():
             answer = member.ask(method, target, json.dumps(body) if body is not None else None, JSON)
             last[:] = [answer]
-            return None if answer.status == 500 and b"unhealthy" in answer.body else answer
+            early = answer.status == 500 and (b"unhealthy" in answer.body or b"not enough started" in answer.body)
+            return None if early else answer
 
         return poll(done, timeout, "%s %s" % (method, target))
 

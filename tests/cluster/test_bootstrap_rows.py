@@ -110,6 +110,8 @@ def test_2_3_the_command_lines_of_the_guide_make_a_cluster(typed):
     for member in typed:
         assert member.get("/k", quorum=True).json["node"]["value"] == "1"
         assert os.path.isdir(member.data_dir + "/member"), "the default data dir, in the current folder"
+    # A member registers once it runs; that it is ready does not mean that it is named.
+    poll(lambda: all(m["name"] for m in typed[0].ask("GET", "/v2/members").json["members"]), 10, "the names")
     listed = {m["name"]: m for m in typed[0].ask("GET", "/v2/members").json["members"]}
     assert sorted(listed) == ["infra0", "infra1", "infra2"]
     assert listed["infra2"]["peerURLs"] == ["http://10.0.1.12:2380", "http://10.0.2.12:2380"]
@@ -372,6 +374,7 @@ def test_2_6_names_and_token_of_a_joiner_mean_nothing(first, made):
     with added(first, member) as id:
         member.start(30)
         assert (member.id, cluster_id(member)) == (id, cluster_id(first))
+        poll(lambda: all(m["name"] for m in first.ask("GET", "/v2/members").json["members"]), 10, "the names")
         names = {m["id"]: m["name"] for m in first.ask("GET", "/v2/members").json["members"]}
         assert names == {first.id: "first", id: "joiner"}
 

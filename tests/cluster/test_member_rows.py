@@ -32,8 +32,8 @@ def three(cluster):
         if not member.runs():
             member.process = None
             member.start(30)
+    cluster.wait_equal()  # First: each lists what it has applied.
     assert len(cluster.list_members()) == 3
-    cluster.wait_equal()
     yield cluster
 
 
