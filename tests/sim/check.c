@@ -387,6 +387,27 @@ void check_sent(struct sim *sim, struct node *node, const struct raft_message *m
     }
 }
 
+void check_grant(struct sim *sim, const struct node *leader, uint64_t asked_at_ns)
+{
+    struct raft_members members;
+    raft_get_members(leader->raft, &members);
+    size_t heard = 0;
+    for (size_t i = 0; i < members.voters.count; i++) {
+        const struct node *voter = sim_find_node(sim, members.voters.items[i]);
+        /* One that follows a later leader by now may have heard: unknown. */
+        heard += voter == leader ||
+                 (voter != NULL && (voter->beat_term > leader->term_seen ||
+                                           (voter->beat_from == leader->id &&
+                                                   voter->beat_term == leader->term_seen &&
+                                                   voter->beat_sent_ns >= asked_at_ns)));
+    }
+    if (heard < members.voters.count / 2 + 1) {
+        check_fail(sim,
+                "leader %" PRIu64 " granted a read, and only %zu of %zu voters heard from it since",
+                leader->id, heard, members.voters.count);
+    }
+}
+
 void check_followed(struct sim *sim, const struct node *node, const struct raft_message *message,
         uint64_t commit_before)
 {

@@ -10,7 +10,8 @@
  *                   that is far behind
  *   durable         is what every outcome of a power cut would leave on the disk
  *   applied         the same sequence everywhere, no gap, nothing twice
- *   reads           an index granted covers all that was committed when the read was asked for
+ *   reads           an index granted covers all that was committed when the read was asked for; without a lease a quorum
+ *                   has heard a heartbeat that was sent after it was
  *   time            never falls along the log
  *   expiry          no key goes before its time has passed in truth, but for what clocks may differ
  *
@@ -59,5 +60,7 @@ void check_sent(struct sim *sim, struct node *node, const struct raft_message *m
 /* A follower has taken a message in; it had committed so far before. */
 void check_followed(struct sim *sim, const struct node *node, const struct raft_message *message,
         uint64_t commit_before);
+/* A leader grants a read that was asked of it at a time. */
+void check_grant(struct sim *sim, const struct node *leader, uint64_t asked_at_ns);
 /* Applies an entry to the node's state machine. */
 void check_apply(struct sim *sim, struct node *node, const struct raft_entry *entry);

@@ -39,6 +39,7 @@ void network_post(struct sim *sim, struct node *from, struct sim_message *take_m
     struct node *to = sim_find_node(sim, take_message->message.to);
     bool is_snapshot = take_message->message.kind == RAFT_MESSAGE_SNAPSHOT;
     check_sent(sim, from, &take_message->message);
+    take_message->sent_at_ns = sim->now_ns;
     if (to == NULL || sim->cut[sim_slot(sim, from)][sim_slot(sim, to)] ||
             rng_chance(&sim->rng, sim->loss_permille)) {
         if (is_snapshot) {
@@ -51,6 +52,7 @@ void network_post(struct sim *sim, struct node *from, struct sim_message *take_m
         struct sim_event again = { .kind = EVENT_DELIVER,
             .node_id = to->id,
             .message = sim_message_copy(from, &take_message->message) };
+        again.message->sent_at_ns = sim->now_ns;
         sim_schedule(sim, rng_below(&sim->rng, 20 * sim->delay_ns_max + 1), again);
     }
     uint64_t delay_ns = rng_below(&sim->rng, sim->delay_ns_max + 1);

@@ -289,6 +289,9 @@ static void settle_read(
                     " was committed when it was asked for",
                     node->id, *granted_index, node->reads[i].committed);
         }
+        if (granted_index != NULL && node->role_seen == RAFT_ROLE_LEADER && !sim->core.lease_read) {
+            check_grant(sim, node, node->reads[i].asked_at_ns);
+        }
         node->reads[i] = node->reads[--node->read_count];
         return;
     }
@@ -387,6 +390,14 @@ static void on_deliver(struct sim *sim, struct node *node, const struct sim_mess
     struct raft_status before;
     struct raft_status after;
     raft_get_status(node->raft, &before);
+    if (message->message.kind == RAFT_MESSAGE_HEARTBEAT &&
+            message->message.term >= node->beat_term) {
+        bool is_same = message->message.term == node->beat_term;
+        node->beat_sent_ns =
+                is_same ? MAX(node->beat_sent_ns, message->sent_at_ns) : message->sent_at_ns;
+        node->beat_term = message->message.term;
+        node->beat_from = message->message.from;
+    }
     if (message->message.kind != RAFT_MESSAGE_SNAPSHOT) {
         (void)node_step(sim, node, &input);
         if (node->up) {
@@ -745,7 +756,8 @@ void node_read(struct sim *sim, struct node *node)
         node->read_capacity = node->read_capacity == 0 ? 16 : node->read_capacity * 2;
         node->reads = xrealloc(node->reads, node->read_capacity * sizeof *node->reads);
     }
-    node->reads[node->read_count++] = (struct pending_read){ context, sim->check.committed_last };
+    node->reads[node->read_count++] =
+            (struct pending_read){ context, sim->now_ns, sim->check.committed_last };
     struct raft_input input = { .kind = RAFT_INPUT_READ, .reads = { &context, 1 } };
     (void)node_step(sim, node, &input);
 }

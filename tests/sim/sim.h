@@ -42,6 +42,7 @@ enum event_kind {
 };
 
 struct sim_message {
+    uint64_t sent_at_ns;
     struct raft_message message; /* entries and members are in the copies */
     struct sim_entries entries;
     struct sim_members members;
@@ -71,6 +72,7 @@ struct pending_vow {
 
 struct pending_read {
     uint64_t context;
+    uint64_t asked_at_ns;
     uint64_t committed; /* when it was asked */
 };
 
@@ -108,6 +110,9 @@ struct node {
     enum raft_role role_seen;
     uint64_t term_seen;
     uint64_t commit_seen;
+    uint64_t beat_from; /* the newest heartbeat that it heard, and when that was sent */
+    uint64_t beat_term;
+    uint64_t beat_sent_ns;
     uint64_t voted_term; /* the newest in which a vote of its was sent, in whatever life, ... */
     uint64_t voted_for;  /* ... and for whom */
 };
