@@ -133,8 +133,8 @@ def test_a_member_with_another_authoritys_certificate_is_refused_on_both_sides(c
     first, second, stranger = three.members
     first.wait_ready(30)
     second.wait_ready(30)
-    line = says(first, "x509: certificate signed by unknown authority: CN=stranger was issued by CN=other")
-    assert "raftd.peer.unsafe" in line and "add that authority to -peer-trusted-ca-file" in line
+    line = says(first, "x509: certificate signed by unknown authority: CN=stranger was issued by CN=other", "raftd.peer.unsafe")
+    assert "add that authority to -peer-trusted-ca-file" in line
     assert "from=127.0.0.1:" in line or "url=" + stranger.peer_url in line
     line = says(stranger, "does not take our certificate")
     assert "raftd." in line and certs.path("stranger.pem") in line and "its log says why" in line
