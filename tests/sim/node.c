@@ -615,7 +615,10 @@ static void on_stored_back(struct sim *sim, struct node *node)
     struct raft_status status;
     raft_get_status(node->raft, &status);
     struct machine state = node->state;
-    int result = state.index >= status.base_index ? resume_at(sim, node, state) : -ESTALE;
+    /* An empty state is filled from the newest snapshot where there is one: the log may be about to begin behind it. */
+    bool is_to_load = state.index == 0 && node->snapshot_count > 0;
+    int result =
+            state.index >= status.base_index && !is_to_load ? resume_at(sim, node, state) : -ESTALE;
     if (result == -ERANGE) {
         check_fail(sim, "node %" PRIu64 " lost from its log what it had applied at %" PRIu64,
                 node->id, state.index);
