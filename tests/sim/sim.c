@@ -559,24 +559,76 @@ static void heal(struct sim *sim)
     }
 }
 
-/* Every member of the leader's configuration has applied `index`. */
-static bool is_applied_by_all(struct sim *sim, uint64_t index)
+/* How many members of the leader's configuration have not applied `index`; more than all of them without a leader. */
+static size_t count_behind(struct sim *sim, uint64_t index, bool of_voters)
 {
     struct node *leader = find_leader(sim);
     if (leader == NULL) {
-        return false;
+        return SIZE_MAX;
     }
     struct raft_members members;
     raft_get_members(leader->raft, &members);
-    for (size_t i = 0; i < members.voters.count + members.learners.count; i++) {
+    size_t learner_count = of_voters ? 0 : members.learners.count;
+    size_t behind = 0;
+    for (size_t i = 0; i < members.voters.count + learner_count; i++) {
         uint64_t id = i < members.voters.count ? members.voters.items[i]
                                                : members.learners.items[i - members.voters.count];
         const struct node *node = sim_find_node(sim, id);
-        if (node == NULL || !node->up || node->state.index < index) {
-            return false;
-        }
+        behind += node == NULL || !node->up || node->state.index < index;
     }
-    return true;
+    return behind;
+}
+
+static bool is_applied_by_quorum(struct sim *sim, uint64_t index)
+{
+    struct node *leader = find_leader(sim);
+    struct raft_members members;
+    if (leader == NULL) {
+        return false;
+    }
+    raft_get_members(leader->raft, &members);
+    return count_behind(sim, index, true) < (members.voters.count + 1) / 2;
+}
+
+static bool is_member(struct sim *sim, uint64_t id)
+{
+    struct node *leader = find_leader(sim);
+    struct raft_members members;
+    if (leader == NULL) {
+        return false;
+    }
+    raft_get_members(leader->raft, &members);
+    bool is = false;
+    for (size_t i = 0; i < members.voters.count; i++) {
+        is |= members.voters.items[i] == id;
+    }
+    for (size_t i = 0; i < members.learners.count; i++) {
+        is |= members.learners.items[i] == id;
+    }
+    return is;
+}
+
+/* Those that are behind may have far to go, but none stands still. */
+static void expect_none_left_behind(struct sim *sim, uint64_t target, uint64_t time_ns)
+{
+    uint64_t before[SIM_NODES_MAX];
+    uint64_t window_ends_ns = 0;
+    while (count_behind(sim, target, false) > 0) {
+        if (sim->now_ns >= window_ends_ns) {
+            for (size_t i = 0; i < SIM_NODES_MAX; i++) {
+                const struct node *node = &sim->nodes[i];
+                if (window_ends_ns != 0 && !node->gone && node->state.index < target &&
+                        node->state.index <= before[i] && is_member(sim, node->id)) {
+                    check_fail(sim,
+                            "node %" PRIu64 " stands still at %" PRIu64 " after the end of trouble",
+                            node->id, node->state.index);
+                }
+                before[i] = node->state.index;
+            }
+            window_ends_ns = sim->now_ns + time_ns;
+        }
+        run_until(sim, sim->now_ns + 50 * SIM_MS);
+    }
 }
 
 static void expect_progress(struct sim *sim)
@@ -584,13 +636,14 @@ static void expect_progress(struct sim *sim)
     uint64_t election_ns = (uint64_t)SIM_ELECTION_TICKS * SIM_TICK_NS;
     uint64_t deadline_ns = sim->now_ns + HEALED_ELECTION_TIMEOUTS * election_ns;
     uint64_t target = sim->check.committed_last + 20; /* clients go on all the while */
-    while (!is_applied_by_all(sim, target)) {
+    while (!is_applied_by_quorum(sim, target)) {
         if (sim->now_ns > deadline_ns) {
             check_fail(sim, "no progress within %d election timeouts after the end of trouble",
                     HEALED_ELECTION_TIMEOUTS);
         }
         run_until(sim, sim->now_ns + 50 * SIM_MS);
     }
+    expect_none_left_behind(sim, target, HEALED_ELECTION_TIMEOUTS * election_ns);
 }
 
 static void expect_no_read_forgotten(struct sim *sim)
