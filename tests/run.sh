@@ -133,18 +133,24 @@ meson_suite() {
 }
 
 # Suites of real processes: what one says goes to a file, its counts to another, so that two can run side by side and
-# a run cut short by the limit counts as failed.
+# a run cut short by the limit counts as failed. SUITE-1 and SUITE-2 are every other file of a suite that takes long.
 pytest_suite() {
-    folder=tests/$1
-    if ! ls "$folder"/test_*.py >/dev/null 2>&1; then return; fi
+    part=${1##*-}
+    # shellcheck disable=SC2012
+    case $part in
+    1 | 2) what=$(ls "tests/${1%-*}"/test_*.py 2>/dev/null | awk -v part="$part" 'NR % 2 == part % 2') ;;
+    *) what=$(ls -d "tests/$1" 2>/dev/null) ;;
+    esac
+    if ! ls tests/"${1%-[12]}"/test_*.py >/dev/null 2>&1; then return; fi
     rm -f "$scratch/$1.counts"
     if [ "$(left_s)" -le 5 ]; then
         echo "$1: no time is left of the $limit_s s of this size of run" >"$scratch/$1.said"
         return
     fi
     status=0
+    # shellcheck disable=SC2086
     QUORATE_TEST_COUNTS="$scratch/$1.counts" timeout -k 15 "$(left_s)" \
-        "$python" -m pytest -q -p no:cacheprovider --tb=short "$folder" >"$scratch/$1.said" 2>&1 || status=$?
+        "$python" -m pytest -q -p no:cacheprovider --tb=short $what >"$scratch/$1.said" 2>&1 || status=$?
     if [ "$status" -eq 124 ] || [ "$status" -eq 137 ] || [ ! -f "$scratch/$1.counts" ]; then
         echo "$1: ended early, status $status (124 and 137: out of time)" >>"$scratch/$1.said"
         touch "$scratch/$1.early"
@@ -188,29 +194,21 @@ script_suite() {
 
 if has unit; then meson_suite unit; fi
 if has sim; then script_suite sim "$build"; fi
-# Most of these wait most of the time: the contract runs beside the others, and with --quick, which has little of each, they run
-# beside one another.
+# Most of these wait most of the time, so they run beside one another.
 lane() {
     for suite in "$@"; do
-        if has "$suite"; then pytest_suite "$suite"; fi
+        if has "${suite%-[12]}"; then pytest_suite "$suite"; fi
     done
 }
-beside=
-if has contract; then
-    lane contract &
-    beside=$!
-fi
-if [ "$size" = quick ]; then
-    lane cluster scenario &
-    beside="$beside $!"
-    lane fault
-else
-    lane cluster scenario fault
-fi
+lane contract &
+beside=$!
+lane cluster-1 &
+beside="$beside $!"
+lane cluster-2 scenario fault
 # shellcheck disable=SC2086
 for job in $beside; do wait "$job"; done
-for suite in contract cluster scenario fault; do
-    if has $suite; then tell $suite; fi
+for suite in contract cluster-1 cluster-2 scenario fault; do
+    if has "${suite%-[12]}"; then tell "$suite"; fi
 done
 if has bench-smoke; then
     pytest_suite bench

@@ -98,7 +98,11 @@ def started(members):
 
 
 def names(member):
-    return sorted(m["name"] for m in member.ask("GET", "/v2/members").json["members"])
+    """Sorted, once all have told theirs: a member does so a moment after it is ready."""
+    def told():
+        found = sorted(m["name"] for m in member.ask("GET", "/v2/members").json["members"])
+        return found if all(found) else None
+    return poll(told, 10, "all members have told their names")
 
 
 def refusal(member, timeout=20):
