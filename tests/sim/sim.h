@@ -23,6 +23,7 @@
 
 enum {
     SIM_NODES_MAX = 16,
+    SIM_VOTERS_MAX = 7, /* that a history is to have: more are not added on purpose */
     SIM_ELECTION_TICKS = 10,
 };
 
@@ -188,6 +189,20 @@ void sim_fini(struct sim *sim);
 
 void sim_schedule(struct sim *sim, uint64_t delay_ns, struct sim_event event);
 struct node *sim_find_node(struct sim *sim, uint64_t id);
+/* Of those that are up (or down), drawn; NULL: there is none. */
+struct node *sim_random_node(struct sim *sim, bool up);
+/* Of several that believe so the one of the latest term; NULL: none does. */
+struct node *sim_find_leader(struct sim *sim);
+/* With --verbose. node: NULL: of all. */
+void sim_say(const struct sim *sim, const char *what, const struct node *node);
+
+/* One turn of trouble: anything at once, or one member at a time. */
+void trouble_step(struct sim *sim);
+void trouble_steady(struct sim *sim);
+void trouble_change_membership(struct sim *sim);
+void trouble_mend_links(struct sim *sim);
+/* How lossy and how slow everything is for a while. */
+void trouble_draw_weather(struct sim *sim);
 static inline size_t sim_slot(const struct sim *sim, const struct node *node)
 {
     return (size_t)(node - sim->nodes);
