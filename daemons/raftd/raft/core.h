@@ -34,8 +34,9 @@ struct raft_peer {
     uint64_t round_acked;
     uint64_t
             round_leased; /* the newest for which it promised to elect nobody else for as long as we count on it */
-    int64_t wall_offset_ns; /* its wall clock minus cluster time, when it last answered ... */
-    bool wall_fresh;        /* ... since the last heartbeat tick */
+    uint64_t wall_ns;      /* its wall clock, when we were told of it ... */
+    uint64_t wall_seen_ns; /* ... by our now_ns */
+    bool wall_fresh;       /* ... since the last heartbeat tick */
     uint64_t *
             inflight; /* ring of the last indexes of unanswered appends; inflight_max long, owned */
     uint32_t inflight_head;

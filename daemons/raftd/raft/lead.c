@@ -265,7 +265,9 @@ static void correct_clock(struct raft *raft)
     for (size_t i = 0; i < raft->peer_count; i++) {
         struct raft_peer *peer = &raft->peers[i];
         if (peer->is_voter && peer->wall_fresh) {
-            raft->offset_scratch[count++] = peer->wall_offset_ns;
+            /* Its clock went on since it was told: there may be no cluster time yet that did. */
+            uint64_t wall_ns = peer->wall_ns + (raft->now_ns - peer->wall_seen_ns);
+            raft->offset_scratch[count++] = (int64_t)(wall_ns - time_ns);
         }
         peer->wall_fresh = false;
     }
@@ -308,6 +310,16 @@ void raft_lead_tick(struct raft *raft)
     raft_promote_check(raft);
 }
 
+/* What a clock said may be as old as the way there and back: after a time in which this process or a peer stood still it would
+ * make cluster time seem ahead, or begin it in the past. */
+static bool is_clock_recent(const struct raft *raft, uint64_t round)
+{
+    const struct raft_round *sent = &raft->rounds[round % RAFT_ROUNDS_KEPT];
+    uint64_t half_election_ns = raft->options.election_ticks * raft->options.tick_ns / 2;
+    uint64_t age_ns_max = MAX((uint64_t)CLUSTERCLOCK_STEP_NS, half_election_ns);
+    return round != 0 && sent->round == round && raft->now_ns - sent->sent_ns <= age_ns_max;
+}
+
 void raft_lead_on_heartbeat_reply(struct raft *raft, const struct raft_message *message)
 {
     struct raft_peer *peer = raft_lead_find_peer(raft, message->from);
@@ -320,9 +332,11 @@ void raft_lead_on_heartbeat_reply(struct raft *raft, const struct raft_message *
     if (message->time_ns >= raft_lease_ns(raft)) {
         peer->round_leased = MAX(peer->round_leased, message->context);
     }
-    peer->wall_offset_ns =
-            (int64_t)(message->wall_ns - clusterclock_now(&raft->clock, raft->now_ns));
-    peer->wall_fresh = true;
+    if (is_clock_recent(raft, message->context)) {
+        peer->wall_ns = message->wall_ns;
+        peer->wall_seen_ns = raft->now_ns;
+        peer->wall_fresh = true;
+    }
     raft_replicate_on_heartbeat(raft, peer, message);
     raft_read_on_round(raft);
 }

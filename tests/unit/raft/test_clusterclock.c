@@ -344,8 +344,47 @@ static void leader_of_a_new_cluster_takes_proposals_once_the_clocks_have_given_i
     assert_true(lab->ready.state_changed); /* what waits may be proposed */
     lab_propose(lab, 1);
     assert_int_equal(lab->ready.refused_count, 0);
-    assert_int_equal(lab->ready.write.append.items[0].time_ns,
-            lab->wall_ns + (uint64_t)hour_ns - lab->options.tick_ns);
+    assert_int_equal(
+            lab->ready.write.append.items[0].time_ns, lab->wall_ns + (uint64_t)hour_ns);
+}
+
+/* The leader stood still, and finds the answers of before when it goes on. */
+static void answer_that_was_long_under_way_tells_no_time(void **state)
+{
+    struct lab *lab = *state;
+    lab->is_timeless = true;
+    lab_start(lab, 3);
+    lab_lead(lab);
+    uint64_t then_ns = lab->wall_ns;
+    lab->now_ns += 2 * second_ns;
+    lab->wall_ns += 2 * second_ns;
+    for (uint64_t peer = 2; peer <= 3; peer++) {
+        lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT_REPLY,
+                                 .from = peer,
+                                 .term = 1,
+                                 .context = 1,
+                                 .wall_ns = then_ns });
+    }
+    lab_tick(lab, 1);
+    lab_propose(lab, 1);
+    assert_int_equal(lab->ready.refused_count, 1); /* there is no time yet */
+}
+
+/* The leader stood still after the answers had come: they were true of then, and cluster time begins now. */
+static void time_begins_where_the_clocks_are_by_now(void **state)
+{
+    struct lab *lab = *state;
+    lab->is_timeless = true;
+    lab_start(lab, 3);
+    lab_lead(lab);
+    answer_heartbeat(lab, 2, 0);
+    answer_heartbeat(lab, 3, 0);
+    lab->now_ns += 2 * second_ns;
+    lab->wall_ns += 2 * second_ns;
+    lab_tick(lab, 1);
+    lab_propose(lab, 1);
+    assert_int_equal(lab->ready.refused_count, 0);
+    assert_int_equal(lab->ready.write.append.items[0].time_ns, lab->wall_ns);
 }
 
 /* A first leader may begin cluster time and be gone before anything that bears it is committed: the next one begins it
@@ -425,6 +464,8 @@ int main(void)
         cmocka_unit_test(new_leader_begins_where_the_voters_clocks_are),
         LAB_TEST(votes_bring_the_clocks_that_a_new_leader_begins_with),
         LAB_TEST(voter_tells_its_clock),
+        LAB_TEST(time_begins_where_the_clocks_are_by_now),
+        LAB_TEST(answer_that_was_long_under_way_tells_no_time),
         LAB_TEST(beginning_is_told_once_it_is_committed),
         LAB_TEST(beginning_that_is_cut_is_forgotten),
     };
