@@ -200,11 +200,11 @@ lane() {
         if has "${suite%-[12]}"; then pytest_suite "$suite"; fi
     done
 }
-lane contract &
+lane contract fault &
 beside=$!
 lane cluster-1 &
 beside="$beside $!"
-lane cluster-2 scenario fault
+lane cluster-2 scenario
 # shellcheck disable=SC2086
 for job in $beside; do wait "$job"; done
 for suite in contract cluster-1 cluster-2 scenario fault; do

@@ -35,11 +35,12 @@ class SlowClients:
 
     def __init__(self, port, count):
         self.sockets, self.dripped = [], 0
+        self.harmless = []  # Those that hold no memory: who lets answers lie may have to make way after 5 s.
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._drip, daemon=True)
-        kinds = itertools.cycle(BEGINNINGS.values())
+        kinds = itertools.cycle(BEGINNINGS.items())
         for _ in range(count):
-            beginning, more = next(kinds)
+            kind, (beginning, more) = next(kinds)
             each = socket.socket()
             if not more:  # For those that do not read: the less lies in the kernel.
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -47,6 +48,8 @@ class SlowClients:
             each.send(beginning)
             each.setblocking(False)
             self.sockets.append((each, more))
+            if kind != "an answer that is not read":
+                self.harmless.append(each)
 
     def __enter__(self):
         self._thread.start()
@@ -66,9 +69,9 @@ class SlowClients:
                     self.dripped += each.send(more)
 
     def still_there(self):
-        """How many the server has not closed. An answer that waits to be read counts."""
+        """How many of the harmless the server has not closed."""
         there = 0
-        for each, _ in self.sockets:
+        for each in self.harmless:
             try:
                 there += each.recv(1, socket.MSG_PEEK) != b""
             except BlockingIOError:
@@ -114,7 +117,7 @@ def test_half_open_and_slow_connections_leave_other_clients_served(many_files, m
         with SlowClients(server.port, count) as slow:
             time.sleep(1)
             beside = serve_others(server.port, "/beside", sized(2, 5, 30))
-            assert slow.still_there() >= 0.99 * count, "the slow ones were not there at all"
+            assert slow.still_there() >= 0.99 * len(slow.harmless), "the slow ones were not there at all"
             assert slow.dripped > 0
             own_kib, _ = server.memory_kib()
         measured.say("beside %d half-open and slow connections: slowest read %.0f ms, write %.0f ms (alone: %.0f and %.0f ms); "
