@@ -11,6 +11,13 @@ import harness
 from harness import scratch_dir
 
 COMPARE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "compare.py")
+sys.path.insert(0, os.path.dirname(COMPARE))
+
+import bench_cluster  # noqa: E402,F401
+import bench_rows  # noqa: E402
+
+# Minutes even for a moment of each, and tests/cluster has the same: only with --full.
+LONG = {"failover", "heal", "thin-snapshot", "catch-up"}
 
 
 def compare(*arguments, env=None):
@@ -22,6 +29,9 @@ def compare(*arguments, env=None):
 @pytest.mark.limit(400)
 def test_every_row_is_measured():
     only = ["--only", "etcd"] if harness.target_name() == "etcd" else []
+    left_out = set() if os.environ.get("QUORATE_TEST_SIZE") == "full" else LONG
+    for name in sorted(set(bench_rows.GROUPS) - left_out):
+        only += ["--row", name]
     with scratch_dir("json") as folder:
         path = os.path.join(folder, "out.json")
         done = compare("--smoke", "--json", path, *only)
@@ -42,7 +52,6 @@ def test_a_file_system_in_memory_is_refused():
 
 def test_an_error_voids_a_row():
     """GETs of keys that are not there answer 404: the figures of such a run are worth nothing."""
-    sys.path.insert(0, os.path.dirname(COMPARE))
     import bench_tools
 
     with harness.new_server(kind="etcd", quick_clock=True) as server:
