@@ -15,7 +15,9 @@
 enum {
     RETRY_MS = 10000,
     PAUSE_MS_MAX = 250, /* raftd takes a second without progress for a stall */
-    PAUSED_BYTES_PER_MS = 16 * 1024,
+    /* What the file may grow by: at first, and once it has doubled. */
+    GROWTH_BYTES_PER_MS_FIRST = 256 * 1024,
+    GROWTH_BYTES_PER_MS_LAST = 16 * 1024,
     GROWTH_BYTES_MIN = 64 * 1024 * 1024,
     STATUS_STORAGE = 3,
 };
@@ -263,9 +265,15 @@ uint64_t jobs_pause_ms(const struct stored *stored, uint64_t grown_bytes)
     if (!copying || grown_bytes == 0) {
         return 0;
     }
+    uint64_t free_bytes = MAX(start_bytes / 4, (uint64_t)GROWTH_BYTES_MIN);
     uint64_t now_bytes = state_writer_file_bytes(snapshots->job.writer);
-    if (now_bytes < start_bytes + MAX(start_bytes / 4, (uint64_t)GROWTH_BYTES_MIN)) {
+    if (now_bytes < start_bytes + free_bytes) {
         return 0;
     }
-    return MIN(grown_bytes / PAUSED_BYTES_PER_MS, (uint64_t)PAUSE_MS_MAX);
+    uint64_t slow_bytes = MAX(start_bytes, 2 * free_bytes) - free_bytes;
+    uint64_t beyond_bytes = MIN(now_bytes - start_bytes - free_bytes, slow_bytes);
+    uint64_t per_ms =
+            GROWTH_BYTES_PER_MS_FIRST -
+            (GROWTH_BYTES_PER_MS_FIRST - GROWTH_BYTES_PER_MS_LAST) * beyond_bytes / slow_bytes;
+    return MIN(grown_bytes / per_ms, (uint64_t)PAUSE_MS_MAX);
 }

@@ -1,8 +1,9 @@
 /* snapshot.c: making and reading a snapshot file.
  *
- * LMDB copies into a pipe, on a thread of its own, and we hash and write what comes out: one pass. The disk is the log's
- * first: what we write goes to it piece by piece, two pieces at most on their way, behind whatever else is waiting, into
- * space allocated ahead, so that no commit of the file system's journal has to wait for it. */
+ * LMDB copies into a pipe, on a thread of its own, and we hash and write what comes out: one pass, as fast as memory is, since
+ * while it lasts the state grows by each page that is written. Only then does it go to the disk, which is the log's first: piece by
+ * piece, two on their way at most, behind whatever else is waiting, in space allocated ahead, so that no commit of the
+ * file system's journal has to wait for it. */
 #include "daemons/stored/snapshot.h"
 
 #include <errno.h>
@@ -97,9 +98,7 @@ static void *copy_run(void *argument)
 /* A file that is written from its beginning to its end. */
 struct trickle {
     int fd;
-    uint64_t bytes;   /* written */
-    uint64_t started; /* write-back was asked for up to here */
-    uint64_t waited;  /* and has ended up to here */
+    uint64_t bytes; /* written, into memory */
     uint64_t allocated;
 };
 
@@ -130,24 +129,31 @@ static int trickle_write(struct trickle *trickle, const uint8_t *data, size_t by
     allocate_ahead(trickle, bytes);
     TRY(write_all(trickle->fd, data, bytes, path, err));
     trickle->bytes += bytes;
-    if (trickle->bytes - trickle->started >= PIECE_BYTES) {
-        (void)sync_file_range(trickle->fd, (off_t)trickle->started,
-                (off_t)(trickle->bytes - trickle->started), SYNC_FILE_RANGE_WRITE);
-        if (trickle->started > trickle->waited) {
-            (void)sync_file_range(trickle->fd, (off_t)trickle->waited,
-                    (off_t)(trickle->started - trickle->waited), SYNC_FILE_RANGE_WAIT_BEFORE);
-        }
-        trickle->waited = trickle->started;
-        trickle->started = trickle->bytes;
-    }
     return 0;
 }
 
-/* Gives back what was allocated in vain. */
+static void write_back(int fd, uint64_t from, uint64_t end, unsigned flags)
+{
+    (void)sync_file_range(fd, (off_t)from, (off_t)(end - from), flags);
+}
+
+/* Gives back what was allocated in vain; then to the disk, piece by piece, one on its way while the next begins. */
 static int trickle_end(struct trickle *trickle, const char *path, struct err *err)
 {
-    return ftruncate(trickle->fd, (off_t)trickle->bytes) == 0 ? 0
-                                                              : err_errno(err, "truncate %s", path);
+    uint64_t waited = 0;
+
+    if (ftruncate(trickle->fd, (off_t)trickle->bytes) < 0) {
+        return err_errno(err, "truncate %s", path);
+    }
+    for (uint64_t at = 0; at < trickle->bytes; at += PIECE_BYTES) {
+        uint64_t end = MIN(at + (uint64_t)PIECE_BYTES, trickle->bytes);
+        write_back(trickle->fd, at, end, SYNC_FILE_RANGE_WRITE);
+        if (at > waited) {
+            write_back(trickle->fd, waited, at, SYNC_FILE_RANGE_WAIT_BEFORE);
+            waited = at;
+        }
+    }
+    return 0;
 }
 
 /* ---- Making --------------------------------------------------------------------------------------------------- */
