@@ -157,13 +157,13 @@ WAITING_BYTES_MAX = (2 * 256 + 256 + 64) * MIB * 11 // 10
 
 
 def test_writes_that_wait_are_held_once_and_further_ones_not_read(server):
-    """1,000 MiB of them while raftd stands still, and all are answered when it goes on."""
+    """800 MiB of them while raftd stands still, and all are answered when it goes on."""
     gatewayd, raftd = server.daemon("gatewayd"), server.daemon("raftd")
     body = b"value=" + b"v" * MIB
     request = (b"PUT /v2/keys/a HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n"
                b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
     with contextlib.ExitStack() as open_ones:
-        clients = [open_ones.enter_context(contextlib.closing(connect(server, 4096))) for _ in range(1000)]
+        clients = [open_ones.enter_context(contextlib.closing(connect(server, 4096))) for _ in range(800)]
         os.kill(raftd, signal.SIGSTOP)
         try:
             unsent = pump({client: request for client in clients})
