@@ -102,6 +102,7 @@ void http_conn_finish(struct http_conn *conn, bool is_kept)
         INVARIANT(server->stream_count > 0);
         server->stream_count--;
     }
+    server->answers++;
     conn->state = HTTP_CONN_READING;
     conn->in_start += conn->parser.end;
     http_parser_reset(&conn->parser);

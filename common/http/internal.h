@@ -2,6 +2,7 @@
  * allocation, less than 1 KiB, is all that waits. */
 #pragma once
 
+#include "common/http/busy_poll.h"
 #include "common/http/h2.h"
 #include "common/http/parser.h"
 #include "common/http/pool.h"
@@ -112,6 +113,10 @@ struct http_server {
     void (*drained)(void *user);
     void *drained_user;
     struct http_stats stats;
+    struct busy_poll busy_poll;
+    uint64_t answers;      /* whole ones */
+    uint64_t asked_before; /* stats.requests and answers, as the last turn's end saw them */
+    uint64_t answered_before;
     uint64_t date_at_ms;
     int64_t date_seconds;
     char date[HTTP_DATE_BYTES + 1];

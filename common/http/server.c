@@ -95,17 +95,33 @@ void http_server_check_drained(struct http_server *server)
     }
 }
 
-static void on_turn_end(void *user)
+/* The loop may sleep now, unless clients are so quick that it had better look again. */
+static void rest(struct http_server *server)
 {
-    struct http_server *server = user;
+    struct busy_poll_turn turn = {
+        .asked = server->stats.requests != server->asked_before,
+        .answered = server->answers != server->answered_before,
+    };
+
+    server->asked_before = server->stats.requests;
+    server->answered_before = server->answers;
+    if (turn.asked || turn.answered || server->busy_poll.is_on) {
+        turn.now_ns = clock_monotonic_ns();
+        if (busy_poll_goes_on(&server->busy_poll, &turn)) {
+            http_server_want_turn(server);
+            return;
+        }
+    }
+    (void)uv_idle_stop(&server->awake);
+}
+
+/* True: there may be more to do at once. */
+static bool end_turns(struct http_server *server)
+{
     struct list due;
 
-    if (!list_is_empty(&server->waiting)) {
-        http_server_use_room(server);
-    }
     if (list_is_empty(&server->turn)) {
-        (void)uv_idle_stop(&server->awake);
-        return;
+        return false;
     }
     /* Taken as a whole: what they add (a pipelined request handed out now, say) is for the next
      * turn. */
@@ -121,8 +137,22 @@ static void on_turn_end(void *user)
     }
     /* Requests handed out only now may wait for other turn-end callbacks: have one more turn at
      * once. */
-    if (list_is_empty(&server->turn) && server->stats.requests == requests_before) {
-        (void)uv_idle_stop(&server->awake);
+    return !list_is_empty(&server->turn) || server->stats.requests != requests_before;
+}
+
+static void on_turn_end(void *user)
+{
+    struct http_server *server = user;
+
+    if (!list_is_empty(&server->waiting)) {
+        http_server_use_room(server);
+    }
+    bool had_turns = !list_is_empty(&server->turn);
+    if (end_turns(server)) {
+        return;
+    }
+    rest(server);
+    if (had_turns) {
         http_server_check_drained(server);
     }
 }
