@@ -316,8 +316,8 @@ int conf_start(struct conf *conf, enum conf_who who, int argc, char **argv)
     case CONF_ACTION_RUN:
         return -1;
     case CONF_ACTION_CHECK:
-        if (who == CONF_QUORATE) {
-            return -1; /* looks at the data folder before it prints */
+        if (who == CONF_QUORATE || who == CONF_RAFTD) {
+            return -1; /* there are files to look at, too */
         }
         conf_print_effective(conf, stdout);
         return fflush(stdout) == 0 ? 0 : CONF_EXIT_FAILED;

@@ -12,6 +12,7 @@
 #include "daemons/quorate/datadir.h"
 #include "daemons/quorate/hints.h"
 #include "daemons/quorate/supervisor.h"
+#include "daemons/quorate/trial.h"
 
 enum {
     FD_LIMIT_MIN = 150
@@ -52,10 +53,11 @@ static int bind_all(const struct conf *conf, struct conf_listeners *listeners, s
 }
 
 /* All that can be refused without having touched anything. */
-static int prepare(struct conf *conf, struct datadir *datadir, struct conf_listeners *listeners,
-        struct err *err)
+static int prepare(struct conf *conf, char **argv, struct datadir *datadir,
+        struct conf_listeners *listeners, struct err *err)
 {
     TRY(check_limits(err));
+    TRY(trial_of_keys(conf, argv, conf->action == CONF_ACTION_CHECK, err));
     TRY(datadir_check(conf, datadir, err));
     if (datadir->is_new) {
         TRY(conf_check_bootstrap(conf, err));
@@ -95,14 +97,14 @@ static int supervise(const struct conf *conf, struct datadir *datadir,
     return r;
 }
 
-static int check_only(struct conf *conf, struct err *err)
+static int check_only(struct conf *conf, char **argv, struct err *err)
 {
     struct conf_listeners listeners = { .count = 0 };
     struct datadir datadir = DATADIR_INIT;
 
     conf_print_effective(conf, stdout);
     (void)fflush(stdout);
-    int r = prepare(conf, &datadir, &listeners, err);
+    int r = prepare(conf, argv, &datadir, &listeners, err);
     conf_listen_close(&listeners, true);
     if (r == 0) {
         (void)printf("ok: %s\n", datadir.is_new ? "would start a new member"
@@ -117,7 +119,7 @@ static int run(struct conf *conf, char **argv, struct supervisor_end *ret_end, s
     struct datadir datadir = DATADIR_INIT;
     size_t notes_told = conf->note_count;
 
-    int r = prepare(conf, &datadir, &listeners, err);
+    int r = prepare(conf, argv, &datadir, &listeners, err);
     if (r == 0) {
         for (size_t i = notes_told; i < conf->note_count; i++) {
             log_line(conf->notes[i].level, conf->notes[i].package, "%s", conf->notes[i].text);
@@ -155,7 +157,7 @@ int main(int argc, char **argv)
     if (status < 0 && conf.action == CONF_ACTION_RUN && conf.backup_dir[0] != '\0') {
         status = back_up(argv);
     } else if (status < 0) {
-        int r = conf.action == CONF_ACTION_CHECK ? check_only(&conf, &err)
+        int r = conf.action == CONF_ACTION_CHECK ? check_only(&conf, argv, &err)
                                                  : run(&conf, argv, &end, &err);
         if (r < 0) {
             (void)fprintf(stderr, "%s\n", err.text);

@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "daemons/raftd/backup.h"
 #include "daemons/raftd/failnote.h"
+#include "daemons/raftd/peer/security.h"
 #include "daemons/raftd/raftd.h"
 
 static void raftd_freep(struct raftd **raftd)
@@ -39,6 +40,22 @@ static int run(const struct conf *conf, struct err *err)
     return raftd_loop(raftd);
 }
 
+/* What flags say, and whether the keys that they name are good. */
+static int check_only(const struct conf *conf)
+{
+    struct security *security = NULL;
+    struct err err = { 0 };
+
+    conf_print_effective(conf, stdout);
+    (void)fflush(stdout);
+    int result = security_new(conf, &security, &err);
+    if (result < 0) {
+        (void)fprintf(stderr, "%s\n", err.text);
+    }
+    (void)security_free(security);
+    return result < 0 ? status_of(result) : 0;
+}
+
 /* A copy instead of a life. */
 static int back_up(const struct conf *conf)
 {
@@ -66,6 +83,9 @@ int main(int argc, char **argv)
     int status = conf_start(&conf, CONF_RAFTD, argc, argv);
     if (status >= 0) {
         return status;
+    }
+    if (conf.action == CONF_ACTION_CHECK) {
+        return check_only(&conf);
     }
     if (conf.backup_dir[0] != '\0') {
         return back_up(&conf);

@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 from harness.places import poll, scratch_dir
+from harness.server import clean_environment
 
 from certs import Certs
 from members import Cluster, Member
@@ -83,12 +84,17 @@ def agree(cluster, key="/k", value="v"):
 
 
 def refused_start(member, timeout=20):
-    """Starts what is to be refused; its status, and the line that says why."""
+    """Starts, and only checks, what is to be refused; the status of both, and the one line that both end in. Nothing is
+    left on the disk."""
+    checked = subprocess.run([*member.command(), "--check"], env=clean_environment(), stdin=subprocess.DEVNULL,
+                             capture_output=True, text=True, timeout=timeout)
     member.spawn()
     status = member.process.wait(timeout)
-    lines = [line for line in member.log().splitlines() if "raftd.start.failed" in line]
-    assert lines, member.log()[-2000:]
-    return status, lines[-1]
+    line = member.log().splitlines()[-1]
+    assert (checked.returncode, checked.stderr.splitlines()[-1]) == (status, line), checked.stdout[-2000:]
+    assert "ok: would start" not in checked.stdout
+    assert not os.path.exists(member.data_dir) or os.listdir(member.data_dir) == []
+    return status, line
 
 
 # TLS.
@@ -315,7 +321,15 @@ def test_a_file_that_is_no_good_ends_the_start(certs, cluster, row):
     (one,) = cluster([certs.flags("m1") + ["%s=%s" % (flag, certs.path(name))]]).members
     status, line = refused_start(one)
     assert status == 2 and expected.format(path=certs.path(name)) in line and "; " in line
-    assert not os.path.exists(os.path.join(one.data_dir, "member", "wal"))
+
+
+def test_a_check_of_good_files_says_what_is_to_be_noted_and_starts_nothing(certs, cluster):
+    (one,) = cluster([certs.flags(certs.cert("ending", days=3))]).members
+    checked = subprocess.run([*one.command(), "--check"], env=clean_environment(), stdin=subprocess.DEVNULL,
+                             capture_output=True, text=True, timeout=20)
+    assert checked.returncode == 0 and "ok: would start a new member" in checked.stdout, checked.stderr
+    assert "raftd.tls.note" in checked.stderr and "ending.pem" in checked.stderr
+    assert not os.path.exists(one.data_dir) or os.listdir(one.data_dir) == []
 
 
 # Strangers.

@@ -220,7 +220,7 @@ static int read_key_file(
 int security_new(const struct conf *conf, struct security **ret_security, struct err *err)
 {
     struct security *security = xcalloc(1, sizeof *security);
-    int result = 0;
+    int result = sodium_init() < 0 ? err_set(err, -EIO, "no random numbers") : 0;
 
     security->conf = conf;
     security->tls_files.event = "raftd.tls.unusable";
