@@ -99,7 +99,8 @@ struct wal {
     uint64_t end_shared;      /* of the last segment */
     uint64_t synced;          /* the last segment is durable up to here */
     uint64_t base_index_synced;
-    struct sync_file sync_files[WAL_SYNCS_MAX]; /* the first one's fd is the appending one's */
+    /* The first one's fd is the appending one's. Whoever appends opens and closes the others, without the mutex. */
+    struct sync_file sync_files[WAL_SYNCS_MAX];
     pthread_cond_t sync_ended;
     struct wal_file spare; /* fd < 0: none */
     bool is_spare_busy;    /* being made, or taken and not yet renamed */

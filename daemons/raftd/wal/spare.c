@@ -76,12 +76,15 @@ int spare_take(struct wal *wal, uint64_t bytes, struct wal_file *ret_file, struc
         (void)pthread_cond_wait(&wal->spare_idle, &wal->mutex);
     }
     wal->is_spare_busy = true;
+    struct wal_file too_small = { .fd = -1 };
     if (wal->spare.fd >= 0 && wal->spare.capacity < bytes) {
-        file_close(wal, &wal->spare); /* a batch larger than a segment: the file is made anew */
+        too_small = wal->spare; /* a batch larger than a segment: the file is made anew */
+        wal->spare = (struct wal_file){ .fd = -1 };
     }
     bool is_missing = wal->spare.fd < 0;
     (void)pthread_mutex_unlock(&wal->mutex);
 
+    file_close(wal, &too_small);
     int r = is_missing ? make_spare(wal, MAX(bytes, wal->segment_bytes), err) : 0;
     if (r < 0) {
         spare_release(wal);

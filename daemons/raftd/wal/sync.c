@@ -51,26 +51,13 @@ void sync_close_files(struct wal *wal)
     }
 }
 
-/* Where it cannot be opened another one has to come free: slower, never wrong. */
-static int open_again(const struct wal *wal)
-{
-    char name[NAMES_SEGMENT_BYTES];
-    names_format(&wal->segments[wal->segment_count - 1].name, name);
-    return wal->io->open(wal->io->user, wal->dir_fd, name, true);
-}
-
-/* Takes the first that is idle, under mutex; WAL_SYNCS_MAX: none. */
+/* Takes the first that is open and idle, under mutex; WAL_SYNCS_MAX: none. */
 static unsigned take_idle(struct wal *wal)
 {
+    wal->sync_files[0].fd = wal->file.fd;
     for (unsigned i = 0; i < WAL_SYNCS_MAX; i++) {
         struct sync_file *file = &wal->sync_files[i];
-        if (file->is_busy) {
-            continue;
-        }
-        if (file->fd < 0) {
-            file->fd = i == 0 ? wal->file.fd : open_again(wal);
-        }
-        if (file->fd >= 0) {
+        if (file->fd >= 0 && !file->is_busy) {
             file->is_busy = true;
             return i;
         }
@@ -78,13 +65,42 @@ static unsigned take_idle(struct wal *wal)
     return WAL_SYNCS_MAX;
 }
 
+/* Where one more may be opened, under mutex; WAL_SYNCS_MAX: nowhere. It stays so until the caller has been there: nobody else
+ * opens any. */
+static unsigned find_closed(const struct wal *wal)
+{
+    unsigned i = 0;
+    while (i < WAL_SYNCS_MAX && wal->sync_files[i].fd >= 0) {
+        i++;
+    }
+    return i;
+}
+
+static int open_again(struct wal *wal)
+{
+    struct segment last = wal_last_segment(wal);
+    char name[NAMES_SEGMENT_BYTES];
+    names_format(&last.name, name);
+    return wal->io->open(wal->io->user, wal->dir_fd, name, true);
+}
+
+/* One that is idle, or one more; where that cannot be opened the next to come free: slower, never wrong. */
 static unsigned take_file(struct wal *wal)
 {
     (void)pthread_mutex_lock(&wal->mutex);
     unsigned taken = take_idle(wal);
-    while (taken == WAL_SYNCS_MAX) {
+    unsigned closed = find_closed(wal);
+    (void)pthread_mutex_unlock(&wal->mutex);
+    if (taken < WAL_SYNCS_MAX) {
+        return taken;
+    }
+    int fd = closed < WAL_SYNCS_MAX ? open_again(wal) : -1;
+    (void)pthread_mutex_lock(&wal->mutex);
+    if (fd >= 0) {
+        wal->sync_files[closed].fd = fd;
+    }
+    for (taken = take_idle(wal); taken == WAL_SYNCS_MAX; taken = take_idle(wal)) {
         (void)pthread_cond_wait(&wal->sync_ended, &wal->mutex);
-        taken = take_idle(wal);
     }
     (void)pthread_mutex_unlock(&wal->mutex);
     return taken;

@@ -36,11 +36,30 @@ struct bench {
     uint64_t done_seqs[ITEMS];
     int done_results[ITEMS];
     int last_code;
+    unsigned opens_left; /* for writing; then there is no descriptor left */
+    bool is_locked_out; /* a call to the system came while the log's mutex was held */
 };
+
+/* The log's mutex is for moments only: no call may hold it, and so each can have it. */
+static void expect_unlocked(struct bench *bench)
+{
+    if (bench->wal == NULL) {
+        return; /* being made: nobody else is there */
+    }
+    struct timespec until;
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += 2;
+    if (pthread_mutex_clocklock(&bench->wal->mutex, CLOCK_MONOTONIC, &until) == 0) {
+        (void)pthread_mutex_unlock(&bench->wal->mutex);
+    } else {
+        bench->is_locked_out = true;
+    }
+}
 
 static int gated_sync(void *user, int fd)
 {
     struct bench *bench = user;
+    expect_unlocked(bench);
     (void)pthread_mutex_lock(&bench->mutex);
     bench->first = bench->waiting++ == 0 ? bench->arrived : bench->first;
     unsigned number = bench->arrived++;
@@ -62,6 +81,7 @@ static int gated_sync(void *user, int fd)
 static int pass_create(void *user, int dir_fd, const char *name)
 {
     struct bench *bench = user;
+    expect_unlocked(bench);
     return bench->fault.io.create(&bench->fault, dir_fd, name);
 }
 
@@ -69,31 +89,55 @@ static ssize_t pass_pwritev(
         void *user, int fd, const struct iovec *parts, int part_count, off_t offset)
 {
     struct bench *bench = user;
+    expect_unlocked(bench);
     return bench->fault.io.pwritev(&bench->fault, fd, parts, part_count, offset);
 }
 
 static int pass_allocate(void *user, int fd, off_t bytes)
 {
     struct bench *bench = user;
+    expect_unlocked(bench);
     return bench->fault.io.allocate(&bench->fault, fd, bytes);
 }
 
 static int pass_sync_file(void *user, int fd)
 {
     struct bench *bench = user;
+    expect_unlocked(bench);
     return bench->fault.io.sync_file(&bench->fault, fd);
 }
 
 static int pass_rename(void *user, int dir_fd, const char *from, const char *to)
 {
     struct bench *bench = user;
+    expect_unlocked(bench);
     return bench->fault.io.rename(&bench->fault, dir_fd, from, to);
 }
 
 static int pass_unlink(void *user, int dir_fd, const char *name)
 {
     struct bench *bench = user;
+    expect_unlocked(bench);
     return bench->fault.io.unlink(&bench->fault, dir_fd, name);
+}
+
+static int pass_open(void *user, int dir_fd, const char *name, bool is_to_write)
+{
+    struct bench *bench = user;
+    expect_unlocked(bench);
+    (void)pthread_mutex_lock(&bench->mutex);
+    bool fails = is_to_write && bench->opens_left == 0;
+    bench->opens_left -= is_to_write && !fails;
+    (void)pthread_mutex_unlock(&bench->mutex);
+    errno = EMFILE;
+    return fails ? -1 : bench->fault.io.open(&bench->fault, dir_fd, name, is_to_write);
+}
+
+static void pass_close(void *user, int fd)
+{
+    struct bench *bench = user;
+    expect_unlocked(bench);
+    bench->fault.io.close(&bench->fault, fd);
 }
 
 static void on_done(void *user, struct list *items, const struct err *err)
@@ -129,6 +173,9 @@ static int setup(void **state)
     bench->io.sync_file = pass_sync_file;
     bench->io.rename = pass_rename;
     bench->io.unlink = pass_unlink;
+    bench->io.open = pass_open;
+    bench->io.close = pass_close;
+    bench->opens_left = UINT_MAX;
     (void)pthread_mutex_init(&bench->mutex, NULL);
     (void)pthread_cond_init(&bench->changed, NULL);
     struct wal_config config = { .dir = bench->fixture->dir,
@@ -149,12 +196,13 @@ static int teardown(void **state)
     struct bench *bench = *state;
     bench->writer = writer_stop(bench->writer);
     bench->wal = wal_close(bench->wal);
+    bool is_sound = !bench->is_locked_out;
     void *fixture = bench->fixture;
     (void)fixture_teardown(&fixture);
     (void)pthread_mutex_destroy(&bench->mutex);
     (void)pthread_cond_destroy(&bench->changed);
     free(bench);
-    return 0;
+    return is_sound ? 0 : -1;
 }
 
 /* Item i writes entry i + 1. */
@@ -381,6 +429,30 @@ static void on_a_slow_disk_syncs_overlap_and_are_told_in_order(void **state)
     expect_recovered(bench, ITEMS);
 }
 
+/* Fewer descriptors than syncs that might overlap: who finds none waits for one, and everything gets done. */
+static void without_descriptors_syncs_share_those_there_are(void **state)
+{
+    struct bench *bench = *state;
+    bench->opens_left = 2;
+    unsigned submitted = 0;
+    for (unsigned round = 0; round < 8; round++) {
+        close_gate(bench);
+        for (unsigned i = 0; i < WAL_SYNCS_MAX; i++) {
+            unsigned waiting_before = waiting_now(bench);
+            writer_submit(bench->writer, item_of(bench, submitted++));
+            await_more_waiting(bench, waiting_before);
+        }
+        assert_true(waiting_now(bench) <= 3);
+        open_gate(bench);
+        await_done(bench, submitted);
+    }
+    for (unsigned i = 0; i < submitted; i++) {
+        assert_int_equal(bench->done_seqs[i], i);
+        assert_int_equal(bench->done_results[i], 0);
+    }
+    expect_recovered(bench, submitted);
+}
+
 static void behind_a_sync_that_failed_nothing_is_acknowledged(void **state)
 {
     struct bench *bench = *state;
@@ -440,6 +512,31 @@ static void on_a_full_disk_nothing_overtakes_what_was_refused(void **state)
     assert_int_equal(bench->done_results[COUNT + 3], 0);
 }
 
+static bool is_next_prepared(struct bench *bench)
+{
+    (void)pthread_mutex_lock(&bench->wal->mutex);
+    bool is = bench->wal->spare.fd >= 0;
+    (void)pthread_mutex_unlock(&bench->wal->mutex);
+    return is;
+}
+
+/* The next segment is prepared, and then a batch comes that is larger than that. */
+static void a_batch_larger_than_the_segment_that_was_prepared_gets_one_of_its_own(void **state)
+{
+    struct bench *bench = *state;
+    static uint8_t large[3 * SEGMENT_BYTES];
+    unsigned submitted = 0;
+    while (!is_next_prepared(bench)) {
+        writer_submit(bench->writer, item_of(bench, submitted++));
+        await_done(bench, submitted);
+    }
+    struct writer_item *item = item_of(bench, submitted++);
+    bench->entries[submitted - 1].data = span_of(large, sizeof(large));
+    writer_submit(bench->writer, item);
+    await_done(bench, submitted);
+    assert_int_equal(bench->done_results[submitted - 1], 0);
+}
+
 static int check_entry(void *user UNUSED, const struct wal_entry *entry)
 {
     assert_true(entry_is_right(entry));
@@ -483,8 +580,10 @@ int main(void)
         TEST(stopping_finishes_what_is_queued),
         TEST(a_sync_error_fails_the_batch_and_all_that_follow),
         TEST(on_a_slow_disk_syncs_overlap_and_are_told_in_order),
+        TEST(without_descriptors_syncs_share_those_there_are),
         TEST(behind_a_sync_that_failed_nothing_is_acknowledged),
         TEST(on_a_full_disk_nothing_overtakes_what_was_refused),
+        TEST(a_batch_larger_than_the_segment_that_was_prepared_gets_one_of_its_own),
         TEST(entries_are_read_back_and_purged_while_others_are_written),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
