@@ -394,9 +394,8 @@ void writer_submit(struct writer *writer, struct writer_item *item)
     if (may_begin(writer)) {
         start_thread_if_due(writer);
         (void)pthread_cond_signal(&writer->wake);
-    } else if (writer->is_waiting) {
-        (void)pthread_cond_broadcast(
-                &writer->wake); /* it waits among those that have nothing to do */
+    } else if (writer->is_waiting && writer->queued_entries >= writer->enough) {
+        (void)pthread_cond_signal(&writer->company);
     }
     (void)pthread_mutex_unlock(&writer->mutex);
 }

@@ -37,7 +37,7 @@ struct bench {
     int done_results[ITEMS];
     int last_code;
     unsigned opens_left; /* for writing; then there is no descriptor left */
-    bool is_locked_out; /* a call to the system came while the log's mutex was held */
+    bool is_locked_out;  /* a call to the system came while the log's mutex was held */
 };
 
 /* The log's mutex is for moments only: no call may hold it, and so each can have it. */
@@ -430,6 +430,58 @@ static void on_a_slow_disk_syncs_overlap_and_are_told_in_order(void **state)
 }
 
 /* Fewer descriptors than syncs that might overlap: who finds none waits for one, and everything gets done. */
+/* Only the writer waits with a deadline, for company. While it is to be patient that deadline is far. */
+static _Atomic bool is_patient;
+static _Atomic unsigned company_awaited;
+static _Atomic unsigned company_in_vain;
+
+int pthread_cond_timedwait(
+        pthread_cond_t *cond, pthread_mutex_t *mutex, const struct timespec *until)
+{
+    struct timespec later = *until;
+    later.tv_sec += is_patient ? 5 : 0;
+    company_awaited++;
+    int r = pthread_cond_clockwait(cond, mutex, CLOCK_MONOTONIC, &later);
+    company_in_vain += r == ETIMEDOUT;
+    return r;
+}
+
+/* Item i writes `count` entries, the last of which is i + 1. */
+static struct writer_item *item_of_several(struct bench *bench, unsigned i, unsigned count)
+{
+    for (unsigned j = i + 1 - count; j <= i; j++) {
+        (void)item_of(bench, j);
+    }
+    bench->items[i].write.entries = &bench->entries[i + 1 - count];
+    bench->items[i].write.entry_count = count;
+    return &bench->items[i];
+}
+
+static void company_that_has_come_is_not_waited_for(void **state)
+{
+    struct bench *bench = *state;
+    close_gate(bench);
+    writer_submit(bench->writer, item_of_several(bench, 3, 4));
+    await_waiting_sync(bench);
+    (void)usleep(2000); /* a slow disk, with four clients */
+    open_gate(bench);
+    await_done(bench, 1);
+    is_patient = true;
+    unsigned awaited_before = company_awaited;
+    unsigned in_vain_before = company_in_vain;
+    writer_submit(bench->writer, item_of(bench, 4));
+    while (company_awaited == awaited_before) {
+        (void)usleep(100);
+    }
+    assert_int_equal(done_now(bench), 1);
+    writer_submit(bench->writer, item_of(bench, 5));
+    writer_submit(bench->writer, item_of_several(bench, 7, 2)); /* and here are all four */
+    await_done(bench, 4);
+    is_patient = false;
+    assert_int_equal(company_in_vain, in_vain_before);
+    expect_recovered(bench, 8);
+}
+
 static void without_descriptors_syncs_share_those_there_are(void **state)
 {
     struct bench *bench = *state;
@@ -580,6 +632,7 @@ int main(void)
         TEST(stopping_finishes_what_is_queued),
         TEST(a_sync_error_fails_the_batch_and_all_that_follow),
         TEST(on_a_slow_disk_syncs_overlap_and_are_told_in_order),
+        TEST(company_that_has_come_is_not_waited_for),
         TEST(without_descriptors_syncs_share_those_there_are),
         TEST(behind_a_sync_that_failed_nothing_is_acknowledged),
         TEST(on_a_full_disk_nothing_overtakes_what_was_refused),
