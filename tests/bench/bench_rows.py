@@ -132,6 +132,39 @@ def syncs(settings, report):
         report.row("syncs per acknowledged PUT, %d connection%s" % (connections, "" if connections == 1 else "s"), values, "")
 
 
+def answered_after(server, target, limit_s, status):
+    """Seconds from the start of the process to the first such answer to a GET."""
+    began = time.monotonic()
+    server.spawn()
+
+    def is_answered():
+        try:
+            return exchange(server.port, "GET", target, timeout=30).status == status
+        except OSError:
+            return False
+
+    poll(is_answered, limit_s, "first GET after a start", every=0.002)
+    return time.monotonic() - began
+
+
+@group("start")
+def start(settings, report):
+    """A member's first start, with an empty data folder, and its second."""
+    first, second = ({kind: [] for kind in settings.kinds} for _ in range(2))
+    for _ in range(settings.rounds):
+        for kind in settings.kinds:
+            with harness.new_server(kind=kind) as server:
+                first[kind].append(answered_after(server, "/v2/keys/k", 30, 404))
+                server.wait_ready(30)
+                Keys(server.port).put("/k", "v")
+                server.stop()
+                second[kind].append(answered_after(server, "/v2/keys/k", 30, 200))
+    for name, taken in (("first", first), ("second", second)):
+        report.row(name + " start: first GET answered", {kind: median(values) for kind, values in taken.items()}, "s",
+                   below(2, "s") if name == "second" else None,
+                   "; ".join(kind + " " + " ".join("%.3f" % v for v in values) for kind, values in taken.items()))
+
+
 @group("slow-disk")
 def slow_disk(settings, report):
     """The PUT rows with time added to each sync, by the same means for both."""
@@ -342,17 +375,7 @@ def restart_seconds(server, distrust=False):
     server.kill()
     if distrust:
         os.unlink(os.path.join(server.data_dir, "member", "state", "MARK"))
-    began = time.monotonic()
-    server.spawn()
-
-    def answered():
-        try:
-            return exchange(server.port, "GET", "/v2/keys/m/k0000001", timeout=30).status == 200
-        except OSError:
-            return False
-
-    poll(answered, RESTART_LIMIT_S, "first GET after a restart", every=0.002)
-    taken = time.monotonic() - began
+    taken = answered_after(server, "/v2/keys/m/k0000001", RESTART_LIMIT_S, 200)
     server.wait_ready(60)
     return taken
 
