@@ -19,6 +19,7 @@
 
 #include "common/loop_watch.h"
 #include "proto/foreign.h"
+#include "proto/outbox.h"
 #include "proto/wire_guard.h"
 
 enum {
@@ -27,11 +28,6 @@ enum {
     LENGTH_BYTES = 4,
     IOV_MAX_COUNT = 8,
     MESSAGES_AT_ONCE = 256, /* handed on together; more wait for a second round */
-};
-
-struct outgoing {
-    uint8_t *data; /* length and message */
-    size_t bytes;
 };
 
 struct wire_pipe {
@@ -54,12 +50,7 @@ struct wire_pipe {
     struct buf held; /* frames that wait for the guard */
     struct err reason;
     bool is_closed;
-    struct outgoing *outbox;
-    size_t outbox_first;
-    size_t outbox_count;
-    size_t outbox_capacity; /* a power of two */
-    size_t sent_bytes;      /* of the first */
-    size_t waiting_bytes;   /* in the outbox */
+    struct outbox outbox; /* a block: length and message, or what the guard made of some */
 };
 
 static uint32_t read_length(const uint8_t *at)
@@ -255,7 +246,7 @@ static void on_ready(void *user, unsigned events)
 static void watch_for(struct wire_pipe *pipe)
 {
     loop_watch_set(
-            pipe->watch, pipe->outbox_count > 0 ? LOOP_READABLE | LOOP_WRITABLE : LOOP_READABLE);
+            pipe->watch, pipe->outbox.count > 0 ? LOOP_READABLE | LOOP_WRITABLE : LOOP_READABLE);
 }
 
 void wire_pipe_begin(struct wire_pipe *pipe)
@@ -273,65 +264,13 @@ void wire_pipe_begin(struct wire_pipe *pipe)
 
 /* --- sending ---------------------------------------------------------------------------------------------- */
 
-static struct outgoing *outbox_at(struct wire_pipe *pipe, size_t i)
-{
-    return &pipe->outbox[(pipe->outbox_first + i) & (pipe->outbox_capacity - 1)];
-}
-
-static void outbox_append(struct wire_pipe *pipe, struct outgoing out)
-{
-    if (pipe->outbox_count == pipe->outbox_capacity) {
-        size_t capacity = pipe->outbox_capacity == 0 ? 16 : pipe->outbox_capacity * 2;
-        struct outgoing *ring = xmalloc(capacity * sizeof ring[0]);
-        for (size_t i = 0; i < pipe->outbox_count; i++) {
-            ring[i] = *outbox_at(pipe, i);
-        }
-        free(pipe->outbox);
-        pipe->outbox = ring;
-        pipe->outbox_first = 0;
-        pipe->outbox_capacity = capacity;
-    }
-    pipe->outbox_count++;
-    pipe->waiting_bytes += out.bytes;
-    *outbox_at(pipe, pipe->outbox_count - 1) = out;
-}
-
-static void outbox_drop_first(struct wire_pipe *pipe)
-{
-    pipe->waiting_bytes -= outbox_at(pipe, 0)->bytes;
-    free(outbox_at(pipe, 0)->data);
-    pipe->outbox_first = (pipe->outbox_first + 1) & (pipe->outbox_capacity - 1);
-    pipe->outbox_count--;
-    pipe->sent_bytes = 0;
-}
-
-static void outbox_sent(struct wire_pipe *pipe, size_t bytes)
-{
-    while (bytes > 0) {
-        INVARIANT_LT(0, pipe->outbox_count);
-        size_t left = outbox_at(pipe, 0)->bytes - pipe->sent_bytes;
-        if (bytes < left) {
-            pipe->sent_bytes += bytes;
-            return;
-        }
-        bytes -= left;
-        outbox_drop_first(pipe);
-    }
-}
-
 /* The one place that sends. */
 static void send_outbox(struct wire_pipe *pipe)
 {
-    while (pipe->outbox_count > 0 && !pipe->is_closed) {
+    while (pipe->outbox.count > 0 && !pipe->is_closed) {
         struct iovec parts[IOV_MAX_COUNT];
-        size_t count = MIN(pipe->outbox_count, (size_t)IOV_MAX_COUNT);
-        struct msghdr header = { .msg_iov = parts, .msg_iovlen = count };
-        for (size_t i = 0; i < count; i++) {
-            struct outgoing *out = outbox_at(pipe, i);
-            parts[i] = (struct iovec){ out->data, out->bytes };
-        }
-        parts[0].iov_base = (uint8_t *)parts[0].iov_base + pipe->sent_bytes;
-        parts[0].iov_len -= pipe->sent_bytes;
+        struct msghdr header = { .msg_iov = parts };
+        header.msg_iovlen = outbox_peek(&pipe->outbox, parts, IOV_MAX_COUNT);
         ssize_t sent = sendmsg(pipe->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0) {
             if (errno != EAGAIN && errno != EINTR && errno != ENOBUFS) {
@@ -339,7 +278,7 @@ static void send_outbox(struct wire_pipe *pipe)
             }
             break;
         }
-        outbox_sent(pipe, (size_t)sent);
+        outbox_drop(&pipe->outbox, (size_t)sent);
     }
     if (!pipe->is_closed && pipe->has_begun) {
         watch_for(pipe);
@@ -353,7 +292,7 @@ static void send_out(struct wire_pipe *pipe, struct buf *take_out)
         buf_fini(take_out);
         return;
     }
-    outbox_append(pipe, (struct outgoing){ take_out->data, take_out->bytes });
+    outbox_append(&pipe->outbox, take_out->data, take_out->bytes);
     *take_out = BUF_INIT;
     send_outbox(pipe);
 }
@@ -392,36 +331,35 @@ static bool open_guard(struct wire_pipe *pipe, struct span bytes)
     return true;
 }
 
-/* Takes the frame. */
-static void send_guarded(struct wire_pipe *pipe, struct outgoing frame)
+static void send_guarded(struct wire_pipe *pipe, struct span frame)
 {
     if (pipe->guard->ops->is_ready(pipe->guard)) {
-        close_guard(pipe, span_of(frame.data, frame.bytes));
+        close_guard(pipe, frame);
     } else {
-        buf_append(&pipe->held, frame.data, frame.bytes);
+        buf_append_span(&pipe->held, frame);
     }
-    free(frame.data);
 }
 
 void wire_pipe_send(struct wire_pipe *pipe, struct span head, struct span body)
 {
     size_t bytes = head.bytes + body.bytes;
-    struct outgoing out = { xmalloc(LENGTH_BYTES + bytes), LENGTH_BYTES + bytes };
+    uint8_t *frame = xmalloc(LENGTH_BYTES + bytes);
 
     INVARIANT_LT(bytes, UINT32_MAX);
-    out.data[0] = (uint8_t)(bytes >> 24);
-    out.data[1] = (uint8_t)(bytes >> 16);
-    out.data[2] = (uint8_t)(bytes >> 8);
-    out.data[3] = (uint8_t)bytes;
-    memcpy(out.data + LENGTH_BYTES, head.data, head.bytes);
-    memcpy(out.data + LENGTH_BYTES + head.bytes, body.data, body.bytes);
+    frame[0] = (uint8_t)(bytes >> 24);
+    frame[1] = (uint8_t)(bytes >> 16);
+    frame[2] = (uint8_t)(bytes >> 8);
+    frame[3] = (uint8_t)bytes;
+    memcpy(frame + LENGTH_BYTES, head.data, head.bytes);
+    memcpy(frame + LENGTH_BYTES + head.bytes, body.data, body.bytes);
     if (pipe->is_closed) {
-        free(out.data);
+        free(frame);
     } else if (pipe->guard != NULL) {
-        send_guarded(pipe, out);
+        send_guarded(pipe, span_of(frame, LENGTH_BYTES + bytes));
+        free(frame);
     } else {
-        outbox_append(pipe, out);
-        if (pipe->outbox_count == 1) {
+        outbox_append(&pipe->outbox, frame, LENGTH_BYTES + bytes);
+        if (pipe->outbox.count == 1) {
             send_outbox(pipe); /* else it waits behind what the socket did not take */
         }
     }
@@ -449,16 +387,13 @@ struct wire_pipe *wire_pipe_free(struct wire_pipe *pipe)
 {
     pipe->watch = loop_watch_free(pipe->watch);
     (void)close(pipe->fd);
-    while (pipe->outbox_count > 0) {
-        outbox_drop_first(pipe);
-    }
+    outbox_fini(&pipe->outbox);
     (void)wire_message_free(pipe->large);
     if (pipe->guard != NULL) {
         pipe->guard = pipe->guard->ops->free(pipe->guard);
     }
     buf_fini(&pipe->opened);
     buf_fini(&pipe->held);
-    free(pipe->outbox);
     free(pipe->received);
     free(pipe->sealed);
     free(pipe);
@@ -472,7 +407,7 @@ uint32_t wire_pipe_id(const struct wire_pipe *pipe)
 
 size_t wire_pipe_waiting_bytes(struct wire_pipe *pipe)
 {
-    return pipe->waiting_bytes + pipe->held.bytes;
+    return pipe->outbox.waiting_bytes + pipe->held.bytes;
 }
 
 void wire_pipe_close(struct wire_pipe *pipe)

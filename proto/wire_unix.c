@@ -20,6 +20,7 @@
 #include "common/loop.h"
 #include "common/loop_watch.h"
 #include "proto/limits.h"
+#include "proto/outbox.h"
 #include "proto/wire_ops.h"
 
 enum {
@@ -48,8 +49,7 @@ struct pipe {
     size_t partial_filled;
     uint8_t length[LENGTH_BYTES];
     size_t length_filled;
-    struct buf unsent;
-    size_t unsent_from;
+    struct outbox outbox;
 };
 
 struct wire_unix {
@@ -105,7 +105,7 @@ static void pipe_free(struct pipe *pipe)
     pipe->watch = loop_watch_free(pipe->watch);
     (void)close(pipe->fd);
     (void)wire_message_free(pipe->partial);
-    buf_fini(&pipe->unsent);
+    outbox_fini(&pipe->outbox);
     free(pipe);
 }
 
@@ -289,7 +289,7 @@ static void pipe_read(struct pipe *pipe)
 
 static void keep_unsent(struct pipe *pipe, struct span rest)
 {
-    buf_append_span(&pipe->unsent, rest);
+    outbox_append(&pipe->outbox, memcpy(xmalloc(rest.bytes), rest.data, rest.bytes), rest.bytes);
     loop_watch_set(pipe->watch, LOOP_READABLE | LOOP_WRITABLE);
 }
 
@@ -299,7 +299,7 @@ static void pipe_send(struct pipe *pipe, struct span message)
     struct msghdr header = { .msg_iov = &part, .msg_iovlen = 1 };
     ssize_t sent = 0;
 
-    if (pipe->unsent.bytes == 0) {
+    if (pipe->outbox.count == 0) {
         sent = sendmsg(pipe->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0 && errno != EAGAIN && errno != EINTR && errno != ENOBUFS) {
             pipe_break(pipe);
@@ -314,20 +314,18 @@ static void pipe_send(struct pipe *pipe, struct span message)
 
 static void send_unsent(struct pipe *pipe)
 {
-    while (pipe->unsent_from < pipe->unsent.bytes) {
-        ssize_t sent = send(pipe->fd, pipe->unsent.data + pipe->unsent_from,
-                pipe->unsent.bytes - pipe->unsent_from, MSG_NOSIGNAL | MSG_DONTWAIT);
+    struct iovec part;
+
+    while (outbox_peek(&pipe->outbox, &part, 1) > 0) {
+        ssize_t sent = send(pipe->fd, part.iov_base, part.iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0) {
             if (errno != EAGAIN && errno != EINTR && errno != ENOBUFS) {
                 pipe_break(pipe);
             }
             return;
         }
-        pipe->unsent_from += (size_t)sent;
+        outbox_drop(&pipe->outbox, (size_t)sent);
     }
-    pipe->unsent_from = 0;
-    buf_clear(&pipe->unsent);
-    buf_trim(&pipe->unsent, READ_BUFFER_BYTES);
     loop_watch_set(pipe->watch, LOOP_READABLE);
 }
 
@@ -358,7 +356,7 @@ static void unix_send(struct link_wire *base, uint32_t id, struct span head, str
 static size_t unix_waiting_bytes(struct link_wire *base, uint32_t id)
 {
     struct pipe *pipe = find_pipe(unix_of(base), id);
-    return pipe == NULL ? 0 : pipe->unsent.bytes - pipe->unsent_from;
+    return pipe == NULL ? 0 : pipe->outbox.waiting_bytes;
 }
 
 static void unix_close_pipe(struct link_wire *base, uint32_t id)
@@ -375,7 +373,7 @@ static void on_ready(void *user, unsigned events)
     struct pipe *pipe = user;
     struct wire_unix *wire = pipe->wire;
 
-    if ((events & LOOP_WRITABLE) != 0 && pipe->unsent.bytes > 0) {
+    if ((events & LOOP_WRITABLE) != 0 && pipe->outbox.count > 0) {
         send_unsent(pipe);
     }
     if ((events & LOOP_READABLE) != 0) {

@@ -1,4 +1,5 @@
 /* test_link_slow.c: links to a process that does not read for a while. */
+#include <malloc.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -21,6 +22,8 @@ enum {
     MESSAGES = 20,
     MIB = 1024 * 1024,
     QUIET_MS = 300,
+    FLOOD_MESSAGE_BYTES = 2 * MIB,
+    FLOOD_MESSAGES = 150,
 };
 
 static bool dialer_up(struct harness *h)
@@ -112,6 +115,55 @@ static void more_bytes_than_a_link_takes_wait_for_its_acks(void **state)
     assert_int_equal(waitpid(listener, NULL, 0), listener);
 }
 
+/* Allocated now; 0 where another allocator (a sanitizer's) stands in for libc's. */
+static size_t allocated_bytes(void)
+{
+    struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+}
+
+static void flood(struct harness *h)
+{
+    struct end *dialer = DIALER(h);
+    int result = 0;
+
+    while (result == 0 && dialer->link != NULL && dialer->sent < FLOOD_MESSAGES) {
+        struct buf body = BUF_INIT;
+        end_encode(dialer->sent + 1, FLOOD_MESSAGE_BYTES, &body);
+        result = link_send(dialer->link, 1, &body);
+        dialer->sent += result == 0;
+        buf_fini(&body);
+    }
+}
+
+static size_t peak_bytes;
+
+static bool flood_is_over(struct harness *h)
+{
+    flood(h);
+    peak_bytes = MAX(peak_bytes, allocated_bytes());
+    return DIALER(h)->sent == FLOOD_MESSAGES && all_acknowledged(h);
+}
+
+/* 300 MiB, of which there is always more than the socket takes. */
+static void what_has_been_sent_is_not_held_until_all_has(void **state)
+{
+    struct harness *h = *state;
+    const struct link_config tune = { .stall_ms = 25000 };
+    pid_t listener = start_listener(h);
+    harness_open(h, DIALER(h), LINK_REQREP, false, &tune);
+    RUN_UNTIL(h, dialer_up);
+    size_t before = allocated_bytes();
+    peak_bytes = 0;
+    RUN_UNTIL(h, flood_is_over);
+    assert_int_equal(DIALER(h)->downs, 0);
+    assert_int_equal(DIALER(h)->sent, FLOOD_MESSAGES);
+    /* The window and the socket's backlog have each of its 64 MiB; bufs double. */
+    assert_in_range(peak_bytes, 0, before + 200 * (size_t)MIB);
+    assert_int_equal(kill(listener, SIGKILL), 0);
+    assert_int_equal(waitpid(listener, NULL, 0), listener);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, harness_setup, harness_teardown)
 
 int main(void)
@@ -119,6 +171,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(what_has_not_left_yet_is_not_sent_again),
         TEST(more_bytes_than_a_link_takes_wait_for_its_acks),
+        TEST(what_has_been_sent_is_not_held_until_all_has),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
