@@ -179,27 +179,24 @@ static void follower_that_loses_its_leader_refuses_what_waits(void **state)
 
 static void start_with_lease(struct lab *lab)
 {
-    lab->options = raft_options_default;
     lab->options.lease_read = true;
     start_leading(lab);
 }
 
 static void lease_grants_at_once_while_a_quorum_has_answered_lately(void **state)
 {
-    (void)state;
-    struct lab lab;
-    start_with_lease(&lab);
-    lab_read(&lab, 5);
-    assert_int_equal(lab.ready.grant_count, 1);
-    assert_int_equal(lab.ready.send.count, 0);
+    struct lab *lab = *state;
+    start_with_lease(lab);
+    lab_read(lab, 5);
+    assert_int_equal(lab->ready.grant_count, 1);
+    assert_int_equal(lab->ready.send.count, 0);
 
     /* The clock counts, not the ticks: a process that was stopped must not trust its lease. */
-    lab.now_ns += lab.options.tick_ns * lab.options.election_ticks;
-    lab_read(&lab, 6);
-    assert_int_equal(lab.ready.grant_count, 0);
-    beat(&lab, 2, 2);
-    assert_int_equal(lab.ready.grant_count, 1);
-    lab_stop(&lab);
+    lab->now_ns += lab->options.tick_ns * lab->options.election_ticks;
+    lab_read(lab, 6);
+    assert_int_equal(lab->ready.grant_count, 0);
+    beat(lab, 2, 2);
+    assert_int_equal(lab->ready.grant_count, 1);
 }
 
 static void lease_counts_on_those_who_promise_it_only(void **state)
@@ -248,18 +245,16 @@ static void follower_says_for_how_long_it_keeps_a_lease(void **state)
 
 static void lease_is_void_once_a_successor_was_told_to_campaign(void **state)
 {
-    (void)state;
-    struct lab lab;
-    start_with_lease(&lab);
-    (void)lab_step(&lab, (struct raft_input){ .kind = RAFT_INPUT_TRANSFER, .peer_id = 2 });
-    for (unsigned i = 0; i < lab.options.election_ticks; i++) {
-        lab_tick(&lab, 1);
-        beat(&lab, 2, 2 + i);
+    struct lab *lab = *state;
+    start_with_lease(lab);
+    (void)lab_step(lab, (struct raft_input){ .kind = RAFT_INPUT_TRANSFER, .peer_id = 2 });
+    for (unsigned i = 0; i < lab->options.election_ticks; i++) {
+        lab_tick(lab, 1);
+        beat(lab, 2, 2 + i);
     }
-    assert_false(lab_status(&lab).transferring);
-    lab_read(&lab, 5);
-    assert_int_equal(lab.ready.grant_count, 0); /* it takes a round */
-    lab_stop(&lab);
+    assert_false(lab_status(lab).transferring);
+    lab_read(lab, 5);
+    assert_int_equal(lab->ready.grant_count, 0); /* it takes a round */
 }
 
 static void restarted_member_respects_a_lease_it_may_have_granted(void **state)
@@ -287,10 +282,10 @@ int main(void)
         LAB_TEST(follower_asks_the_leader_and_one_answer_serves_all_before_it),
         LAB_TEST(lost_question_is_asked_again),
         LAB_TEST(follower_that_loses_its_leader_refuses_what_waits),
-        cmocka_unit_test(lease_grants_at_once_while_a_quorum_has_answered_lately),
+        LAB_TEST(lease_grants_at_once_while_a_quorum_has_answered_lately),
         LAB_TEST(lease_counts_on_those_who_promise_it_only),
         LAB_TEST(follower_says_for_how_long_it_keeps_a_lease),
-        cmocka_unit_test(lease_is_void_once_a_successor_was_told_to_campaign),
+        LAB_TEST(lease_is_void_once_a_successor_was_told_to_campaign),
         LAB_TEST(restarted_member_respects_a_lease_it_may_have_granted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
