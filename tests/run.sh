@@ -51,10 +51,33 @@ if [ -n "${CI:-}" ]; then limit_s=$((limit_s * 3)); fi
 build=${QUORATE_BUILD:-build-test}
 export QUORATE_BUILD="$build" QUORATE_TEST_SIZE="$size" PYTHONDONTWRITEBYTECODE=1
 python=/usr/bin/python3
-scratch=$(mktemp -d)
-export PYTEST_DEBUG_TEMPROOT="$scratch" # Where tmp_path lies: pytest would keep the last three runs' in /tmp.
+# Named and locked as the black-box suites' folders are (tests/harness/places.py): if this run is killed, a later one of
+# theirs removes it.
+scratch=$(mktemp -d "${QUORATE_TEST_TMP:-${TMPDIR:-/var/tmp}}/quorate-test-XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
-trap 'kill $(jobs -p) 2>/dev/null; wait; exit 130' INT TERM
+exec 9>"$scratch/in-use"
+flock 9
+export PYTEST_DEBUG_TEMPROOT="$scratch" # Where tmp_path lies: pytest would keep the last three runs' in /tmp.
+
+# Ctrl-C, or an end asked for, ends what runs, which then removes what it made: servers, folders, network namespaces.
+# A shell sees to a trap only after what runs in its foreground, so what takes long is in the background and waited for. The
+# signal has to be passed on: timeout gives what it runs a process group of its own, and jobs of a script ignore SIGINT.
+# shellcheck disable=SC2317
+pass_on() {
+    trap '' INT TERM HUP
+    jobs -p >"$scratch/jobs.$1" # Not in a $(), which is a shell without jobs.
+    # shellcheck disable=SC2046
+    kill $(cat "$scratch/jobs.$1") 2>/dev/null || true
+    wait
+    exit 130
+}
+trap 'pass_on main' INT TERM HUP
+
+# Runs a command for no longer than is left. KILL after 15 s more: what makes servers has to end them.
+in_time() {
+    timeout -k 15 "$(left_s)" "$@" &
+    wait $!
+}
 began=$(date +%s)
 passed=0
 failed=0
@@ -113,7 +136,7 @@ meson_suite() {
         return
     fi
     echo "== $1"
-    timeout -k 10 "$(left_s)" meson test -C "$build" --no-rebuild --suite "$1" --print-errorlogs >"$scratch/$1" 2>&1 || true
+    in_time env TMPDIR="$scratch" meson test -C "$build" --no-rebuild --suite "$1" --print-errorlogs >"$scratch/$1" 2>&1 || true
     count() {
         sed -n "s/^$2: *\([0-9]*\).*/\1/p" "$scratch/$1" | tail -n 1
     }
@@ -149,7 +172,7 @@ pytest_suite() {
     fi
     status=0
     # shellcheck disable=SC2086
-    QUORATE_TEST_COUNTS="$scratch/$1.counts" timeout -k 15 "$(left_s)" \
+    in_time env QUORATE_TEST_COUNTS="$scratch/$1.counts" \
         "$python" -m pytest -q -p no:cacheprovider --tb=short $what >"$scratch/$1.said" 2>&1 || status=$?
     if [ "$status" -eq 124 ] || [ "$status" -eq 137 ] || [ ! -f "$scratch/$1.counts" ]; then
         echo "$1: ended early, status $status (124 and 137: out of time)" >>"$scratch/$1.said"
@@ -176,7 +199,7 @@ tell() {
 # that ends without it has failed.
 script_suite() {
     echo "== $1"
-    timeout -k 15 "$(left_s)" sh "tests/$1/run.sh" "$2" "$scratch" >"$scratch/$1.said" 2>&1 || true
+    in_time env TMPDIR="$scratch" sh "tests/$1/run.sh" "$2" "$scratch" >"$scratch/$1.said" 2>&1 || true
     ok=0 bad=1
     if tail -n 1 "$scratch/$1.said" | grep -qx '[0-9][0-9]* [0-9][0-9]*'; then
         # shellcheck disable=SC2046
@@ -196,6 +219,8 @@ if has unit; then meson_suite unit; fi
 if has sim; then script_suite sim "$build"; fi
 # Most of these wait most of the time, so they run beside one another.
 lane() {
+    in_lane=$1
+    trap 'pass_on "$in_lane"' INT TERM HUP
     for suite in "$@"; do
         if has "${suite%-[12]}"; then pytest_suite "$suite"; fi
     done
@@ -204,7 +229,8 @@ lane contract fault &
 beside=$!
 lane cluster-1 &
 beside="$beside $!"
-lane cluster-2 scenario
+lane cluster-2 scenario &
+beside="$beside $!"
 # shellcheck disable=SC2086
 for job in $beside; do wait "$job"; done
 for suite in contract cluster-1 cluster-2 scenario fault; do

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 
+from harness.faults import own_netns_names
 from harness.places import poll
 from harness.wire import Connection, WireError
 from members import Member
@@ -25,7 +26,11 @@ def missing():
     for tool in ("ip", "nft"):
         if shutil.which(tool) is None:
             return "needs " + tool
-    probe = "quorate-probe-%d" % os.getpid()
+    try:
+        own_netns_names()
+    except OSError as why:
+        return str(why)
+    probe = "quorate-probe"
     if subprocess.run(["ip", "netns", "add", probe], capture_output=True).returncode != 0:
         return "no network namespaces"
     subprocess.run(["ip", "netns", "del", probe], check=True)
@@ -49,7 +54,7 @@ class Network:
     """Hosts 1..count and the clients' host."""
 
     def __init__(self, count):
-        self.prefix = "quorate%d" % os.getpid()
+        self.prefix = "quorate"
         self.count = count
         self.switch = self.prefix + "-sw"
         self._made = []
@@ -62,6 +67,7 @@ class Network:
         self._made.append(name)
 
     def open(self):
+        own_netns_names()
         self._add(self.switch)
         _run("ip", "-n", self.switch, "link", "add", "br0", "type", "bridge")
         _run("ip", "-n", self.switch, "link", "set", "br0", "up")

@@ -6,6 +6,7 @@ have it. For needs, names and faults see hosts.py.
 
 import os
 
+from harness.faults import own_netns_names
 from hosts import Network, _run, _set_netns
 
 CLIENTS = 99
@@ -15,6 +16,7 @@ class TwoLans(Network):
     """Hosts 0..count-1 and the clients' host."""
 
     def open(self):
+        own_netns_names()
         self._add(self.switch)
         for lan in (1, 2):
             _run("ip", "-n", self.switch, "link", "add", "br%d" % lan, "type", "bridge")

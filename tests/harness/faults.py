@@ -79,6 +79,21 @@ def own_mount_namespace():
         _own_mounts = True
 
 
+_own_netns_names = False
+
+
+def own_netns_names():
+    """From here on the network namespaces that ip makes by name are known in this process only, and go with it: by the
+    kernel, so after a SIGKILL too."""
+    global _own_netns_names
+    if not _own_netns_names:
+        own_mount_namespace()
+        os.makedirs("/run/netns", exist_ok=True)
+        if _libc.mount(b"netns", b"/run/netns", b"tmpfs", 0, None) != 0:
+            raise OSError(ctypes.get_errno(), "a /run/netns of our own")
+        _own_netns_names = True
+
+
 _can_cut = None
 
 

@@ -1,7 +1,6 @@
 /* Counters outlive their gatewayd and are summed over all of them. */
 #include "common/counters.h"
 
-#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,26 +10,19 @@
 
 #include <cmocka.h>
 
+#include "tests/unit/scratch.h"
+
 static int make_dir(void **state)
 {
-    char template[] = "/tmp/quorate-counters-XXXXXX";
-    *state = xstrdup(mkdtemp(template));
-    return 0;
+    char *dir = xmalloc(SCRATCH_PATH_MAX);
+
+    *state = dir;
+    return scratch_make(dir) ? 0 : -1;
 }
 
 static int remove_dir(void **state)
 {
-    char path[512];
-    DIR *dir = opendir(*state);
-
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-        if (entry->d_name[0] != '.') {
-            (void)snprintf(path, sizeof path, "%s/%s", (char *)*state, entry->d_name);
-            (void)unlink(path);
-        }
-    }
-    (void)closedir(dir);
-    (void)rmdir(*state);
+    scratch_remove(*state);
     free(*state);
     return 0;
 }

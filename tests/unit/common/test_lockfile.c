@@ -13,16 +13,17 @@
 
 #include <cmocka.h>
 
+#include "tests/unit/scratch.h"
+
 struct place {
-    char dir[64];
+    char dir[SCRATCH_PATH_MAX];
     char path[96];
 };
 
 static int setup(void **state)
 {
     struct place *place = calloc(1, sizeof *place);
-    (void)snprintf(place->dir, sizeof place->dir, "/tmp/quorate-lockfile-XXXXXX");
-    if (mkdtemp(place->dir) == NULL) {
+    if (!scratch_make(place->dir)) {
         return -1;
     }
     (void)snprintf(place->path, sizeof place->path, "%s/LOCK", place->dir);
@@ -33,10 +34,9 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct place *place = *state;
-    (void)unlink(place->path);
-    int r = rmdir(place->dir);
+    scratch_remove(place->dir);
     free(place);
-    return r;
+    return 0;
 }
 
 static void second_holder_is_told_the_first_ones_pid(void **state)

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "common/state/state_write.h"
+#include "tests/unit/scratch.h"
 
 enum {
     MAP_BYTES = 256 << 20,
@@ -19,7 +20,7 @@ enum {
 };
 
 struct fixture {
-    char dir[64];
+    char dir[SCRATCH_PATH_MAX];
     struct state_writer *writer;
     struct state *state;
     struct state_read *read;
@@ -31,8 +32,7 @@ static int set_up(void **state)
 {
     struct fixture *f = xcalloc(1, sizeof *f);
 
-    (void)snprintf(f->dir, sizeof f->dir, "/tmp/quorate-listing.XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
+    assert_true(scratch_make(f->dir));
     assert_int_equal(state_writer_open(f->dir, MAP_BYTES, true, &f->writer, NULL), 0);
     f->state = state_writer_reader(f->writer);
     assert_int_equal(state_read_new(f->state, &f->read, NULL), 0);
@@ -44,18 +44,13 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     struct fixture *f = *state;
-    char path[128];
 
     listing_fini(&f->listing);
     buf_fini(&f->out);
     f->read = state_read_free(f->read);
     f->state = state_close(f->state);
     f->writer = state_writer_close(f->writer);
-    (void)snprintf(path, sizeof path, "%s/data.mdb", f->dir);
-    (void)unlink(path);
-    (void)snprintf(path, sizeof path, "%s/lock.mdb", f->dir);
-    (void)unlink(path);
-    (void)rmdir(f->dir);
+    scratch_remove(f->dir);
     free(f);
     return 0;
 }

@@ -257,8 +257,7 @@ static int set_up(void **state, uint64_t event_count)
 
     log_init("test", LOG_LEVEL_CRIT);
     assert_non_null(getcwd(f->start_dir, sizeof f->start_dir));
-    (void)snprintf(f->dir, sizeof f->dir, "/tmp/quorate-turn.XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
+    assert_true(scratch_make(f->dir));
     make_state(f->dir, event_count);
     assert_int_equal(chdir(f->dir), 0);
     (void)snprintf(data_flag, sizeof data_flag, "--data-dir=%s", f->dir);
@@ -290,7 +289,6 @@ int turn_set_up_with_history(void **state)
 int turn_tear_down(void **state)
 {
     struct fixture *f = *state;
-    char command[128];
 
     for (size_t i = 0; i < CLIENTS_MAX; i++) {
         if (f->clients[i] >= 0) {
@@ -303,8 +301,7 @@ int turn_tear_down(void **state)
     f->gw = gatewayd_free(f->gw);
     conf_fini(&f->conf);
     assert_int_equal(chdir(f->start_dir), 0);
-    (void)snprintf(command, sizeof command, "rm -r %s", f->dir);
-    assert_int_equal(system(command), 0);
+    scratch_remove(f->dir);
     free(f);
     return 0;
 }

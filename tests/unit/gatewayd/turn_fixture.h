@@ -11,6 +11,7 @@
 
 #include "common/clock.h"
 #include "daemons/gatewayd/shell.h"
+#include "tests/unit/scratch.h"
 
 struct link;
 struct link_events;
@@ -27,7 +28,7 @@ enum {
 };
 
 struct fixture {
-    char dir[64];
+    char dir[SCRATCH_PATH_MAX];
     char start_dir[1024];
     struct conf conf;
     struct gatewayd *gw;

@@ -38,8 +38,7 @@ int harness_setup(void **state)
     harness->guard = loop_timer_new(harness->loop, on_guard, harness);
     harness->poll = loop_timer_new(harness->loop, check_claim, harness);
     loop_on_turn_end(harness->loop, check_claim, harness);
-    (void)snprintf(harness->dir, sizeof harness->dir, "/tmp/link-XXXXXX");
-    assert_non_null(mkdtemp(harness->dir));
+    assert_true(scratch_make(harness->dir));
     (void)snprintf(harness->path, sizeof harness->path, "%s/s.ipc", harness->dir);
     for (size_t i = 0; i < HARNESS_ENDS_MAX; i++) {
         harness->ends[i].harness = harness;
@@ -58,10 +57,9 @@ int harness_teardown(void **state)
     harness->guard = loop_timer_free(harness->guard);
     harness->poll = loop_timer_free(harness->poll);
     harness->loop = loop_free(harness->loop);
-    (void)unlink(harness->path);
-    int r = rmdir(harness->dir);
+    scratch_remove(harness->dir);
     free(harness);
-    return r;
+    return 0;
 }
 
 void end_encode(uint64_t number, size_t bytes, struct buf *out)

@@ -3,10 +3,11 @@
 
 #include "common/loop.h"
 #include "proto/link.h"
+#include "tests/unit/scratch.h"
 
 enum {
     HARNESS_ENDS_MAX = 4,
-    HARNESS_PATH_BYTES = 64
+    HARNESS_PATH_BYTES = SCRATCH_PATH_MAX + 16
 };
 
 struct harness;
@@ -40,7 +41,7 @@ struct harness {
     struct loop *loop;
     struct loop_timer *guard;
     struct loop_timer *poll;
-    char dir[32];
+    char dir[SCRATCH_PATH_MAX];
     char path[HARNESS_PATH_BYTES];
     struct end ends[HARNESS_ENDS_MAX];
     bool timed_out;

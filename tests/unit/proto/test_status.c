@@ -12,14 +12,15 @@
 #include "common/loop.h"
 #include "proto/status_ask.h"
 #include "proto/status_server.h"
+#include "tests/unit/scratch.h"
 
 enum {
     PATIENCE_MS = 20000
 };
 
 struct fixture {
-    char dir[32];
-    char path[64];
+    char dir[SCRATCH_PATH_MAX];
+    char path[SCRATCH_PATH_MAX + 16];
     struct loop *loop;
     struct loop_waker *stop;
     struct status_server *server;
@@ -58,8 +59,7 @@ static int setup(void **state)
     struct fixture *f = xcalloc(1, sizeof *f);
     struct err err = { 0 };
 
-    (void)snprintf(f->dir, sizeof f->dir, "/tmp/status-XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
+    assert_true(scratch_make(f->dir));
     (void)snprintf(f->path, sizeof f->path, "%s/s.ipc", f->dir);
     f->loop = loop_new();
     f->stop = loop_waker_new(f->loop, on_stop, f);

@@ -18,6 +18,7 @@
 #include "common/loop.h"
 #include "daemons/raftd/incoming.h"
 #include "daemons/raftd/outgoing.h"
+#include "tests/unit/scratch.h"
 
 enum {
     FILE_BYTES = 3 * 1024 * 1024 + 17,
@@ -35,7 +36,7 @@ struct letter {
 };
 
 struct lab {
-    char root[64];
+    char root[SCRATCH_PATH_MAX];
     char from[128]; /* the file as sent */
     char snap[80];  /* the receiver's folder */
     char arrived[160];
@@ -122,8 +123,7 @@ static int set_up(void **state)
 {
     struct lab *lab = xcalloc(1, sizeof *lab);
 
-    (void)snprintf(lab->root, sizeof lab->root, "%s", "/tmp/quorate-transfer-XXXXXX");
-    assert_non_null(mkdtemp(lab->root));
+    assert_true(scratch_make(lab->root));
     (void)snprintf(lab->from, sizeof lab->from, "%s/from", lab->root);
     (void)snprintf(lab->snap, sizeof lab->snap, "%s/snap", lab->root);
     (void)snprintf(
@@ -151,15 +151,13 @@ static void drop_letters(struct lab *lab)
 static int tear_down(void **state)
 {
     struct lab *lab = *state;
-    char command[128];
 
     drop_letters(lab);
     lab->outgoing = outgoing_free(lab->outgoing);
     lab->incoming = incoming_free(lab->incoming);
     lab->loop = loop_free(lab->loop);
     codec_scratch_fini(&lab->scratch);
-    (void)snprintf(command, sizeof command, "rm -rf '%s'", lab->root);
-    assert_int_equal(system(command), 0);
+    scratch_remove(lab->root);
     free(lab);
     return 0;
 }

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "common/state/state_write.h"
+#include "tests/unit/scratch.h"
 
 enum {
     MAP_BYTES = 256 << 20,
@@ -16,7 +17,7 @@ enum {
 };
 
 struct fixture {
-    char dir[64];
+    char dir[SCRATCH_PATH_MAX];
     struct state_writer *writer;
     struct state *state;
     struct state_read *read;
@@ -27,8 +28,7 @@ static int set_up(void **state)
     struct fixture *f = xcalloc(1, sizeof *f);
     struct err err = { 0 };
 
-    (void)snprintf(f->dir, sizeof f->dir, "/tmp/quorate-state.XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
+    assert_true(scratch_make(f->dir));
     if (state_writer_open(f->dir, MAP_BYTES, true, &f->writer, &err) < 0) {
         fail_msg("%s", err.text);
     }
@@ -41,16 +41,11 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     struct fixture *f = *state;
-    char path[128];
 
     f->read = state_read_free(f->read);
     f->state = state_close(f->state);
     f->writer = state_writer_close(f->writer);
-    (void)snprintf(path, sizeof path, "%s/data.mdb", f->dir);
-    (void)unlink(path);
-    (void)snprintf(path, sizeof path, "%s/lock.mdb", f->dir);
-    (void)unlink(path);
-    assert_int_equal(rmdir(f->dir), 0);
+    scratch_remove(f->dir);
     free(f);
     return 0;
 }

@@ -33,8 +33,7 @@ struct machine *machine_new(void)
 {
     struct machine *machine = xcalloc(1, sizeof *machine);
 
-    (void)snprintf(machine->dir, sizeof machine->dir, "/tmp/quorate-state.XXXXXX");
-    assert_non_null(mkdtemp(machine->dir));
+    assert_true(scratch_make(machine->dir));
     machine->time_s = MACHINE_START_S;
     machine->history =
             (struct state_history_limits){ .window = 1000, .count = 65536, .bytes = 64 << 20 };
@@ -42,23 +41,10 @@ struct machine *machine_new(void)
     return machine;
 }
 
-static int remove_entry(const char *path, const struct stat *stat, int type, struct FTW *walk)
-{
-    (void)stat;
-    (void)type;
-    (void)walk;
-    return remove(path);
-}
-
-void remove_folder(const char *path)
-{
-    (void)nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-}
-
 struct machine *machine_free(struct machine *machine)
 {
     machine->replica = replica_close(machine->replica);
-    remove_folder(machine->dir);
+    scratch_remove(machine->dir);
     buf_fini(&machine->own);
     buf_fini(&machine->others);
     free(machine);

@@ -16,13 +16,14 @@
 #include "proto/applied.h"
 #include "proto/op.h"
 #include "proto/outcome.h"
+#include "tests/unit/scratch.h"
 
 enum {
     MACHINE_START_S = 1000
 };
 
 struct machine {
-    char dir[64];
+    char dir[SCRATCH_PATH_MAX];
     struct replica *replica;
     struct state_history_limits history;
     uint64_t index;  /* of the last entry */
@@ -54,7 +55,6 @@ void machine_dump(struct machine *machine, struct buf *out);
 
 uint64_t machine_rows(struct machine *machine, enum schema_table table);
 
-void remove_folder(const char *path);
 uint64_t random_next(uint64_t *seed);
 
 #define TTL(seconds)           .ttl_s = (seconds), .present = UINT64_C(1) << op_tag_ttl_s

@@ -254,8 +254,7 @@ int ring_set_up(void **state)
 
     log_init("test", LOG_LEVEL_CRIT);
     assert_non_null(getcwd(f->old_dir, sizeof f->old_dir));
-    (void)snprintf(f->dir, sizeof f->dir, "/tmp/quorate-stored.XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
+    assert_true(scratch_make(f->dir));
     (void)snprintf(f->data, sizeof f->data, "%s/data", f->dir);
     (void)snprintf(f->run, sizeof f->run, "%s/run", f->dir);
     assert_int_equal(mkdir(f->data, 0700), 0);
@@ -283,7 +282,7 @@ int ring_tear_down(void **state)
     f->patience = loop_timer_free(f->patience);
     f->loop = loop_free(f->loop);
     assert_int_equal(chdir(f->old_dir), 0);
-    remove_folder(f->dir);
+    scratch_remove(f->dir);
     buf_fini(&f->out);
     free(f);
     return 0;

@@ -20,7 +20,7 @@ enum {
 };
 
 struct ring {
-    char dir[64];
+    char dir[SCRATCH_PATH_MAX];
     char old_dir[PATH_MAX];
     char data[80];
     char run[80];

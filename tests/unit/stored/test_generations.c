@@ -21,8 +21,8 @@ enum {
 };
 
 struct fixture {
-    char dir[64];    /* the state */
-    char shared[64]; /* the word: on tmpfs */
+    char dir[SCRATCH_PATH_MAX]; /* the state */
+    char shared[64];            /* the word: on tmpfs */
     struct generations *generations;
     uint64_t index;
 };
@@ -83,8 +83,7 @@ static int set_up(void **state)
 {
     struct fixture *f = xcalloc(1, sizeof *f);
 
-    (void)snprintf(f->dir, sizeof f->dir, "/var/tmp/quorate-state.XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
+    assert_true(scratch_make(f->dir));
     (void)snprintf(f->shared, sizeof f->shared, "/dev/shm/quorate-test.XXXXXX");
     assert_non_null(mkdtemp(f->shared));
     open_as(f, "boot-a");
@@ -99,8 +98,8 @@ static int tear_down(void **state)
 {
     struct fixture *f = *state;
     f->generations = generations_abandon(f->generations);
-    remove_folder(f->dir);
-    remove_folder(f->shared);
+    scratch_remove(f->dir);
+    scratch_remove(f->shared);
     free(f);
     return 0;
 }
@@ -308,7 +307,7 @@ static void a_word_whose_state_is_gone_is_swept(void **state)
     open_as(&other, "boot-a");
     begin_empty(&other);
     other.generations = generations_abandon(other.generations);
-    remove_folder(other.dir);
+    scratch_remove(other.dir);
     find_word(f, word);
     assert_string_not_equal(word, "");
     open_as(f, "boot-a");
@@ -346,8 +345,8 @@ static void a_snapshot_becomes_the_live_state_with_our_ids(void **state)
     write_some(f, 4);
     assert_int_equal(generations_prepare(f->generations, &number, dir, &err), 0);
     assert_int_equal(number, 2);
-    assert_int_equal(
-            generations_build_loaded(dir, MAP_BYTES, path, 99, 33, 0, &err), -EUCLEAN); /* stranger */
+    assert_int_equal(generations_build_loaded(dir, MAP_BYTES, path, 99, 33, 0, &err),
+            -EUCLEAN); /* stranger */
     if (generations_build_loaded(dir, MAP_BYTES, path, 11, 33, 0, &err) < 0) {
         fail_msg("%s", err.text);
     }

@@ -2,7 +2,6 @@
  * in a folder of the run's own. */
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,8 +13,9 @@
 
 #include "common/clock.h"
 #include "common/tls/tls.h"
+#include "tests/unit/scratch.h"
 
-static char folder[] = "/var/tmp/quorate-tls-XXXXXX";
+static char folder[SCRATCH_PATH_MAX];
 
 PRINTF_LIKE(1, 2)
 static void shell(const char *format, ...)
@@ -35,7 +35,7 @@ static void shell(const char *format, ...)
 static int set_up(void **state)
 {
     (void)state;
-    assert_non_null(mkdtemp(folder));
+    assert_true(scratch_make(folder));
     assert_int_equal(chdir(folder), 0);
     shell(CERTS "ca ca && " CERTS "ca other && " CERTS
                 "cert ca server DNS:localhost,IP:127.0.0.1,IP:::1 && " CERTS
@@ -48,18 +48,12 @@ static int set_up(void **state)
     return 0;
 }
 
-static int remove_one(const char *path, const struct stat *stat, int type, struct FTW *where)
-{
-    (void)stat;
-    (void)type;
-    (void)where;
-    return remove(path);
-}
-
 static int tear_down(void **state)
 {
     (void)state;
-    return chdir("/") == 0 ? nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS) : -1;
+    assert_int_equal(chdir("/"), 0);
+    scratch_remove(folder);
+    return 0;
 }
 
 /* A side that shows this certificate, trusts our authority, and demands a certificate. */
