@@ -47,7 +47,11 @@ class Member(Quorate):
         return self.ask("GET", "/v2/keys%s%s" % (key, "?quorum=true" if quorum else ""), timeout=timeout)
 
     def self_stats(self):
-        return self.ask("GET", "/v2/stats/self").json
+        """What it says of itself; ValueError: it answers, but with an error, as one whose state is still being built may."""
+        answer = self.ask("GET", "/v2/stats/self")
+        if answer.status != 200:
+            raise ValueError("%s has no stats of its own: %s" % (self.name, answer))
+        return answer.json
 
     @property
     def id(self):
