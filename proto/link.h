@@ -73,6 +73,8 @@ struct link_hub *link_hub_close(struct link_hub *hub); /* calls no callback, not
 int link_send(struct link *link, unsigned type, struct buf *take_body);
 bool link_can_send(const struct link *link);
 size_t link_unacknowledged(const struct link *link);
+/* Memory of what is unacknowledged, and of its copies that wait for the socket. */
+size_t link_held_bytes(const struct link *link);
 
 /* Ends the session as if the pipe had broken; on_down follows in a later turn. */
 void link_drop(struct link *link);

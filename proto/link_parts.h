@@ -29,6 +29,7 @@ struct link {
     uint64_t epoch;
     enum link_state state;
     struct send_window send;
+    uint64_t sent_seq;       /* the wire has been given all up to here */
     uint64_t progress_at_ms; /* when the last ack moved, or the window last filled from empty */
     bool wants_writable;
     struct receive_window receive;

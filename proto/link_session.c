@@ -12,6 +12,9 @@
 enum {
     RESEND_BYTES_MAX = 1024 * 1024, /* at a time: a slow peer is not helped by more */
     ACK_MESSAGES = 8,
+    WIRE_BYTES_AHEAD =
+            1024 *
+            1024, /* the wire copies what its socket does not take: it is not given more than that too early */
 };
 
 struct link *link_session_new(struct link_peer *peer, uint64_t epoch)
@@ -59,13 +62,22 @@ static void send_message(struct link *link, uint64_t seq)
     link->ack_now = false;
 }
 
+/* As much as the wire is to be given now; the rest when its socket has taken some. */
+static void send_waiting(struct link *link)
+{
+    struct link_peer *peer = link->peer;
+
+    while (link->sent_seq < link->send.last_seq &&
+            wire_waiting_bytes(peer->hub->wire, peer->pipe) < WIRE_BYTES_AHEAD) {
+        send_message(link, ++link->sent_seq);
+    }
+}
+
 void link_session_start(struct link *link)
 {
     link->state = LINK_UP;
     link->progress_at_ms = loop_now_ms(link->peer->hub->loop);
-    for (uint64_t seq = link->send.acked_seq + 1; seq <= link->send.last_seq; seq++) {
-        send_message(link, seq);
-    }
+    send_waiting(link);
 }
 
 static void deliver(struct link *link, const struct link_frame *frame)
@@ -110,6 +122,10 @@ static void on_message(
 
 static int take_ack(struct link *link, uint64_t ack, struct err *err)
 {
+    if (ack > link->sent_seq) {
+        return err_set(err, -EBADMSG, "frame.ack: %" PRIu64 ", but only %" PRIu64 " were sent", ack,
+                link->sent_seq);
+    }
     int freed = send_window_ack(&link->send, ack, err);
 
     if (freed > 0) {
@@ -132,6 +148,7 @@ void link_session_after_drain(struct link *link)
 {
     const struct link_events *events = link->peer->hub->events;
 
+    send_waiting(link);
     if (link->wants_writable && !send_window_is_full(&link->send)) {
         link->wants_writable = false;
         if (events->on_writable != NULL) {
@@ -147,8 +164,8 @@ static void resend(struct link *link, uint64_t now_ms)
 {
     size_t bytes = 0;
 
-    for (uint64_t seq = link->send.acked_seq + 1;
-            seq <= link->send.last_seq && bytes < RESEND_BYTES_MAX; seq++) {
+    for (uint64_t seq = link->send.acked_seq + 1; seq <= link->sent_seq && bytes < RESEND_BYTES_MAX;
+            seq++) {
         struct send_slot *slot = send_window_get(&link->send, seq);
         if (now_ms - slot->sent_at_ms < link->peer->hub->resend_ms) {
             return; /* the next round begins when all of the last is due */
@@ -195,9 +212,9 @@ int link_send(struct link *link, unsigned type, struct buf *take_body)
     if (send_window_count(&link->send) == 0) {
         link->progress_at_ms = loop_now_ms(hub->loop);
     }
-    uint64_t seq = send_window_put(&link->send, type, take_body);
+    (void)send_window_put(&link->send, type, take_body);
     if (link->state == LINK_UP) {
-        send_message(link, seq);
+        send_waiting(link);
         link_hub_arm_tick(hub);
     }
     return 0;
@@ -211,6 +228,11 @@ bool link_can_send(const struct link *link)
 size_t link_unacknowledged(const struct link *link)
 {
     return send_window_count(&link->send);
+}
+
+size_t link_held_bytes(const struct link *link)
+{
+    return link->send.bytes + wire_waiting_bytes(link->peer->hub->wire, link->peer->pipe);
 }
 
 void link_drop(struct link *link)

@@ -29,13 +29,15 @@ struct wire_event {
     int64_t uid;                  /* added, stranger: of the peer's process; -1: not known */
     int64_t pid;                  /* added, stranger; 0: not known */
     struct wire_message *message; /* message: the receiver's to free */
-    const char *reason; /* removed: why we hung up and how to mend it; "": nothing was wrong with what came */
+    const char *
+            reason; /* removed: why we hung up and how to mend it; "": nothing was wrong with what came */
     const char *remote; /* added, removed: address and port of the other side; "": not known */
 };
 
 struct wire_handler {
     void (*on_event)(void *user, const struct wire_event *event);
-    void (*on_drained)(void *user); /* after the events of one wake */
+    void (*on_drained)(
+            void *user); /* after the events of one wake, and when a socket has taken more */
     void *user;
 };
 

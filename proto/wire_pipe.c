@@ -238,7 +238,7 @@ static void on_ready(void *user, unsigned events)
     while (!pipe->is_closed && (events & LOOP_READABLE) != 0 && total < READ_BYTES_PER_WAKE &&
             read_once(pipe, &total)) {
     }
-    if (total > 0) {
+    if (total > 0 || (events & LOOP_WRITABLE) != 0) {
         pipe->events.on_read(pipe->events.user); /* and the pipe may be gone */
     }
 }

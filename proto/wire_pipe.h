@@ -13,7 +13,7 @@ struct wire_pipe_events {
     /* Takes the messages, in order; the pipe may not be closed or freed from within. */
     void (*on_messages)(
             void *user, struct wire_pipe *pipe, struct wire_message **take_messages, size_t count);
-    /* After a turn's messages: the pipe may be freed from within. */
+    /* After a turn's messages, and when the socket has taken more: the pipe may be freed from within. */
     void (*on_read)(void *user);
     /* It is over: to be freed, but not from within. Once. */
     void (*on_end)(void *user, struct wire_pipe *pipe);

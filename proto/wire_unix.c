@@ -378,8 +378,8 @@ static void on_ready(void *user, unsigned events)
     }
     if ((events & LOOP_READABLE) != 0) {
         pipe_read(pipe);
-        drained(wire);
     }
+    drained(wire);
 }
 
 /* --- connections ---------------------------------------------------------------------------------------- */
