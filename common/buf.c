@@ -118,6 +118,16 @@ void buf_drop_front(struct buf *buf, size_t bytes)
     buf->bytes -= bytes;
 }
 
+void buf_fit(struct buf *buf)
+{
+    if (buf->bytes == 0) {
+        buf_fini(buf);
+    } else if (buf->bytes < buf->capacity) {
+        buf->data = xrealloc(buf->data, buf->bytes);
+        buf->capacity = buf->bytes;
+    }
+}
+
 void buf_trim(struct buf *buf, size_t capacity_max)
 {
     if (buf->bytes == 0 && buf->capacity > capacity_max) {

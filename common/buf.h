@@ -29,6 +29,9 @@ void buf_appendf(struct buf *buf, const char *format, ...) PRINTF_LIKE(2, 3);
 /* Removes the first `bytes` bytes. */
 void buf_drop_front(struct buf *buf, size_t bytes);
 
+/* Gives back what is allocated behind the bytes in use. */
+void buf_fit(struct buf *buf);
+
 /* Gives back memory above `capacity_max` when the buf is empty. */
 void buf_trim(struct buf *buf, size_t capacity_max);
 

@@ -15,7 +15,7 @@
 #include "common/buf.h"
 
 enum {
-    MMAP_ABOVE_BYTES = 1024 * 1024,
+    MMAP_ABOVE_BYTES = 128 * 1024,
     TRIM_ABOVE_BYTES = 8 * 1024 * 1024,
 };
 

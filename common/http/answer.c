@@ -88,7 +88,11 @@ static void append_shared(struct http_conn *conn, struct http_body *body, bool i
     if (is_chunk) {
         http_chunk_head_append(http_conn_out(conn), http_body_span(body).bytes);
     }
-    http_conn_append_body(conn, body);
+    if (http_conn_may_hold(conn, body)) {
+        http_conn_append_body(conn, body);
+    } else {
+        append_large(conn, http_body_span(body), SPAN_NONE);
+    }
     if (is_chunk) {
         buf_append_span(http_conn_out(conn), SPAN_LIT("\r\n"));
     }

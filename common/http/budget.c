@@ -1,11 +1,13 @@
 /* budget.c: how much memory all connections may hold together.
  *
  * Small bufs are not counted: their number is that of the connections. What is counted: the input
- * of large requests, reserved as a whole before their bytes are read, and answers that the sockets
- * have not taken. Above held_bytes_max a large request waits, unread, for room, in the order of
- * arrival; and while somebody waits, or too much is held, a connection that holds much and moves
- * little is ended. Above twice that, what a socket does not take at once of a large answer is not
- * kept: the connection ends. Small requests, and answers that are small or shared, go on as ever. */
+ * of large requests, reserved as a whole before their bytes are read, answers that the sockets have
+ * not taken, and what the handler says that it holds. Above held_bytes_max a large request waits,
+ * unread but for its beginning, for room, in the order of arrival; and while somebody waits, or too
+ * much is held, a connection that holds much and moves little is ended. Above twice that, what a
+ * socket does not take at once of a large answer is not kept unless others hold it anyway: the
+ * connection ends; and what is not small counts as large. Small requests and answers go on as
+ * ever. */
 #include "common/http/internal.h"
 
 enum {
@@ -14,6 +16,7 @@ enum {
     JUDGE_MOVED_BYTES_MIN = 64 << 10, /* ... to move that much, while others wait */
     LATE_MS = 1500,                   /* more than a tick */
     LARGE_REQUEST_BYTES = 64 << 10,   /* a larger one is reserved before it is read */
+    SHORT_READ_BYTES = 4 << 10,       /* enough for most heads */
 };
 
 static size_t counted(const struct buf *buf)
@@ -46,6 +49,19 @@ bool http_server_is_full(const struct http_server *server)
     return server->held_bytes > 2 * server->config.held_bytes_max;
 }
 
+/* While memory is short as much as shows how large a request will be: who then waits for room, however many they are, holds no
+ * more. */
+size_t http_server_read_bytes(const struct http_server *server)
+{
+    bool is_short = !list_is_empty(&server->waiting) || !has_room_for(server, 0);
+    return is_short ? SHORT_READ_BYTES : HTTP_SCRATCH_BYTES;
+}
+
+static size_t large_request_bytes(const struct http_server *server)
+{
+    return http_server_is_full(server) ? SMALL_BYTES : LARGE_REQUEST_BYTES;
+}
+
 void http_server_set_other_bytes(struct http_server *server, size_t bytes)
 {
     server->other_bytes = bytes;
@@ -61,7 +77,7 @@ static size_t bytes_wanted(const struct http_conn *conn)
     if (is_known && !parser->is_body_too_large) {
         return parser->body.offset + (size_t)parser->content_length;
     }
-    if (is_known || conn->in.bytes - conn->in_start <= LARGE_REQUEST_BYTES) {
+    if (is_known || conn->in.bytes - conn->in_start <= large_request_bytes(conn->server)) {
         return 0;
     }
     return config->header_bytes_max + HTTP_SCRATCH_BYTES +
@@ -86,7 +102,8 @@ void http_conn_admit(struct http_conn *conn)
 {
     size_t wanted = bytes_wanted(conn);
 
-    if (wanted <= LARGE_REQUEST_BYTES || wanted <= conn->in.capacity - conn->in_start) {
+    if (wanted <= large_request_bytes(conn->server) ||
+            wanted <= conn->in.capacity - conn->in_start) {
         return;
     }
     if (list_is_empty(&conn->server->waiting) &&

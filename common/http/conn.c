@@ -351,7 +351,7 @@ static ssize_t fill(struct http_conn *conn, bool may_move)
     bool uses_scratch = may_move && (room == 0 || in->capacity <= sizeof server->scratch);
     struct iovec parts[2] = {
         { in->data + in->bytes, room },
-        { server->scratch, sizeof server->scratch },
+        { server->scratch, http_server_read_bytes(server) },
     };
     ssize_t got = readv(conn->fd, parts, uses_scratch ? 2 : 1);
     if (got <= 0) {

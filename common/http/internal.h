@@ -150,6 +150,8 @@ int http_conn_try_send(struct http_conn *conn);
 struct buf *http_conn_out(struct http_conn *conn); /* to append to; goes out at the turn's end */
 /* Behind what `out` has: what http_conn_out gave before is not to be used any more. */
 void http_conn_append_body(struct http_conn *conn, struct http_body *body);
+/* False: connections hold too much, and this body would stay in memory for this one alone. */
+bool http_conn_may_hold(const struct http_conn *conn, const struct http_body *body);
 void http_conn_append_copy(struct http_conn *conn, struct span data);
 size_t http_conn_unsent(const struct http_conn *conn);
 /* What the socket took now, or a negative errno. */
@@ -161,6 +163,8 @@ void http_conn_recharge(struct http_conn *conn);
 /* More of a request is to be read: makes room for all of it, or lets it wait for room. */
 void http_conn_admit(struct http_conn *conn);
 void http_server_use_room(struct http_server *server);
+/* How much may be read at once beyond what a connection's buf has room for. */
+size_t http_server_read_bytes(const struct http_server *server);
 void http_server_judge(struct http_server *server);
 
 /* After `in` or `out` may have grown or gone. A connection of small requests costs a look. */

@@ -32,6 +32,7 @@ struct http_body *http_body_new(struct http_server *server, struct buf *take_dat
 {
     struct http_body *body = xmalloc(sizeof *body);
 
+    buf_fit(take_data);
     *body = (struct http_body){ .server = server, .ref_count = 1, .data = *take_data };
     *take_data = BUF_INIT;
     server->held_bytes += body->data.capacity;
@@ -95,6 +96,14 @@ static void append_piece(struct http_conn *conn, struct http_body *take_body, si
     }
     conn->last_piece = piece;
     http_conn_want_turn(conn);
+}
+
+bool http_conn_may_hold(const struct http_conn *conn, const struct http_body *body)
+{
+    bool is_held_anyway = body->ref_count > 1; /* by others than its maker */
+
+    return body->data.bytes <= SHARE_ABOVE_BYTES || is_held_anyway ||
+           !http_server_is_full(conn->server);
 }
 
 void http_conn_append_body(struct http_conn *conn, struct http_body *body)

@@ -34,18 +34,11 @@ void arena_fini(struct arena *arena)
     *arena = (struct arena){ 0 };
 }
 
-void arena_reset(struct arena *arena)
+/* Behind this link: some ordinary blocks are kept for what comes, the rest is given back. */
+static void free_blocks(struct arena_block **link)
 {
-    struct arena_block **link = &arena->first;
     unsigned kept = 0;
 
-    if (arena->first == arena->current) {
-        /* One block did for the turn, which is the ordinary case. */
-        arena->used = 0;
-        if (arena->first == NULL || arena->first->bytes == ARENA_BLOCK_BYTES) {
-            return;
-        }
-    }
     while (*link != NULL) {
         struct arena_block *block = *link;
         if (block->bytes == ARENA_BLOCK_BYTES && kept < ARENA_BLOCKS_KEPT) {
@@ -56,8 +49,38 @@ void arena_reset(struct arena *arena)
             free(block);
         }
     }
+}
+
+void arena_reset(struct arena *arena)
+{
+    if (arena->first == arena->current) {
+        /* One block did for the turn, which is the ordinary case. */
+        arena->used = 0;
+        if (arena->first == NULL || arena->first->bytes == ARENA_BLOCK_BYTES) {
+            return;
+        }
+    }
+    free_blocks(&arena->first);
     arena->current = arena->first;
     arena->used = 0;
+}
+
+struct arena_mark arena_mark(const struct arena *arena)
+{
+    return (struct arena_mark){ arena->current, arena->used };
+}
+
+void arena_rewind(struct arena *arena, struct arena_mark mark)
+{
+    if (mark.block == NULL) {
+        arena_reset(arena);
+        return;
+    }
+    if (arena->current != mark.block) {
+        free_blocks(&mark.block->next);
+    }
+    arena->current = mark.block;
+    arena->used = mark.used;
 }
 
 void *arena_alloc(struct arena *arena, size_t bytes)

@@ -15,6 +15,14 @@ struct arena {
 void arena_fini(struct arena *arena);
 void arena_reset(struct arena *arena); /* everything handed out is gone */
 
+/* What has been handed out since the mark was made is gone. Not across a reset. */
+struct arena_mark {
+    struct arena_block *block;
+    size_t used;
+};
+struct arena_mark arena_mark(const struct arena *arena);
+void arena_rewind(struct arena *arena, struct arena_mark mark);
+
 /* Aligned to 8 bytes; never NULL. */
 void *arena_alloc(struct arena *arena, size_t bytes);
 

@@ -111,6 +111,7 @@ static void on_keys(struct gatewayd *gw, struct http_request *request, struct sp
     }
     if (form_parse(&gw->arena, &source, &form, &error) < 0) {
         answer_keys_error(gw, request, &error);
+        arena_rewind(&gw->arena, gw->request_mark);
         return;
     }
     enum keys_kind kind = keys_dispatch(request->method, &form);
@@ -135,7 +136,9 @@ static void on_keys(struct gatewayd *gw, struct http_request *request, struct sp
         break;
     case KEYS_WRITE:
         keys_make_op(request->method, &form, call->key, &op);
+        call->key = SPAN_NONE; /* the op has it */
         ring_add_op(gw, call, &op);
+        arena_rewind(&gw->arena, gw->request_mark); /* a turn may bring hundreds of large values */
         break;
     }
 }
@@ -235,6 +238,7 @@ static void on_request(void *user, struct http_request *request)
     struct span bad;
 
     request->user = NULL;
+    gw->request_mark = arena_mark(&gw->arena);
     answer_note_origin(gw, request);
     if (path_decode(&gw->arena, request->path, false, &path, &bad) < 0) {
         http_refuse(request, "400 Bad Request");

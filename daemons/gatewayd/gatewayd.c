@@ -1,6 +1,7 @@
 #include "daemons/gatewayd/gatewayd.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <sodium.h>
 #include <sys/resource.h>
@@ -15,6 +16,8 @@ enum {
     TICK_MS = 50,
     PRIMARY_RETRY_TICKS = 20,
     UNWANTED_TICKS = 10,
+    CALM_TICKS = 100,
+    GIVE_BACK_ABOVE_BYTES = 32 * 1024 * 1024,
     DRAIN_LAST_MS = 300
 };
 
@@ -47,11 +50,29 @@ static void on_turn_end(void *user)
     gw->now_ns = 0;
 }
 
+/* Of a heap libc gives back only the end by itself. What was held at a bad time, and lies between what is still in use, goes
+ * back when the bad time has been over for a while: that takes milliseconds. */
+static void give_back_memory(struct gatewayd *gw)
+{
+    struct http_stats http;
+
+    http_server_get_stats(gw->http, &http);
+    size_t held_bytes = http.held_bytes + ring_bytes(gw);
+    if (held_bytes > gw->held_bytes_peak / 4) {
+        gw->held_bytes_peak = MAX(gw->held_bytes_peak, held_bytes);
+        gw->calm_ticks = 0;
+    } else if (gw->held_bytes_peak > GIVE_BACK_ABOVE_BYTES && ++gw->calm_ticks >= CALM_TICKS) {
+        gw->held_bytes_peak = 0;
+        (void)malloc_trim(0);
+    }
+}
+
 static void on_tick(void *user)
 {
     struct gatewayd *gw = user;
 
     gw->tick_count++;
+    give_back_memory(gw);
     if (gw->tick_count % PRIMARY_RETRY_TICKS == 1) {
         gw->primary = counters_try_primary(gw->counters);
     }

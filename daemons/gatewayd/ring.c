@@ -7,6 +7,7 @@
 #include "daemons/gatewayd/shell.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 #include "common/log.h"
 #include "common/loop.h"
@@ -18,13 +19,16 @@
 enum {
     HOLD_MS = 3,
     SLOW_SYNC_US = 500, /* from here on raftd's log waits for company */
-    GATHERED_BYTES_MAX = 256 * 1024 * 1024
+    UNTAKEN_BYTES_MAX = 256 * 1024 * 1024,
+    OWN_ABOVE_BYTES = 16 * 1024,
+    OP_OTHER_BYTES = 256, /* of an encoded op, beside path and values */
 };
 
 struct gathered_op {
     uint64_t counter;
-    size_t offset;
+    size_t offset; /* in ring->data */
     size_t bytes;
+    uint8_t *own; /* a large one's bytes, which are not in ring->data; NULL: a small one */
 };
 
 struct ring {
@@ -38,7 +42,8 @@ struct ring {
     bool hold_over;
     size_t held_count;       /* ops gathered when the last turn ended */
     bool is_disk_slow;       /* raftd gathers before it syncs: it should have all that there is */
-    struct buf data;         /* encoded ops, not yet sent */
+    struct buf data;         /* encoded ops that are small, not yet sent */
+    size_t own_bytes;        /* of the large ones */
     struct gathered_op *ops; /* of them the ones from op_first on */
     size_t op_first;
     size_t op_count;
@@ -49,25 +54,63 @@ struct ring {
     struct codec_scratch scratch;
 };
 
+static void release_own(struct ring *ring, struct gathered_op *op)
+{
+    if (op->own != NULL) {
+        ring->own_bytes -= op->bytes;
+        free(op->own);
+        op->own = NULL;
+    }
+}
+
+/* Those up to `end`: they were sent, or nobody waits for them. */
+static void release_owns(struct ring *ring, size_t first, size_t end)
+{
+    for (size_t i = first; i < end; i++) {
+        release_own(ring, &ring->ops[i]);
+    }
+}
+
 static void forget_gathered(struct ring *ring)
 {
+    release_owns(ring, ring->op_first, ring->op_count);
     buf_clear(&ring->data);
     buf_trim(&ring->data, BATCH_BYTES_MAX);
     ring->op_first = 0;
     ring->op_count = 0;
 }
 
+/* Large ops lie apart, each given back once it is sent; small ones go into one buf, which is given back when all are. */
 static void gather(struct ring *ring, uint64_t counter, const struct op *op)
 {
+    size_t known_bytes = op->path.bytes + op->value.bytes + op->prev_value.bytes;
+    struct gathered_op gathered = { .counter = counter, .offset = ring->data.bytes };
+
     if (ring->op_count == ring->op_capacity) {
         ring->op_capacity = MAX(ring->op_capacity * 2, (size_t)64);
         ring->ops = xrealloc(ring->ops, ring->op_capacity * sizeof ring->ops[0]);
     }
-    size_t offset = ring->data.bytes;
-    op_encode(op, &ring->data);
-    ring->ops[ring->op_count++] = (struct gathered_op){
-        .counter = counter, .offset = offset, .bytes = ring->data.bytes - offset
-    };
+    if (known_bytes > OWN_ABOVE_BYTES) {
+        struct buf own = BUF_INIT;
+        (void)buf_reserve(&own, known_bytes + OP_OTHER_BYTES);
+        op_encode(op, &own);
+        buf_fit(&own);
+        gathered.own = own.data;
+        gathered.bytes = own.bytes;
+        ring->own_bytes += own.bytes;
+    } else {
+        op_encode(op, &ring->data);
+        gathered.bytes = ring->data.bytes - gathered.offset;
+    }
+    ring->ops[ring->op_count++] = gathered;
+}
+
+size_t ring_bytes(const struct gatewayd *gw)
+{
+    const struct ring *ring = gw->ring;
+    size_t of_link = ring->link == NULL ? 0 : link_held_bytes(ring->link);
+
+    return ring->data.bytes + ring->own_bytes + of_link;
 }
 
 void ring_add_op(struct gatewayd *gw, struct call *call, struct op *op)
@@ -80,17 +123,14 @@ void ring_add_op(struct gatewayd *gw, struct call *call, struct op *op)
     call->op_kind = op->kind;
     op->instance = gw->instance;
     op->counter = call->counter;
-    if (ring->data.bytes > GATHERED_BYTES_MAX) {
+    if (ring_bytes(gw) > UNTAKEN_BYTES_MAX) {
         call_fail(gw, call, REFUSAL_TOO_MANY_TEXT);
         return;
     }
     gather(ring, call->counter, op);
     call_release_request(call);
-}
-
-size_t ring_bytes(const struct gatewayd *gw)
-{
-    return gw->ring->data.bytes;
+    /* Not at the turn's end: a turn may bring hundreds of large ones. */
+    http_server_set_other_bytes(gw->http, ring_bytes(gw));
 }
 
 void ring_forget(struct gatewayd *gw, struct call *call)
@@ -121,7 +161,8 @@ static size_t take_batch(struct ring *ring)
         if (count > 0 && bytes + op->bytes > BATCH_BYTES_MAX) {
             break;
         }
-        ring->items[count++] = span_of(ring->data.data + op->offset, op->bytes);
+        const uint8_t *data = op->own != NULL ? op->own : ring->data.data + op->offset;
+        ring->items[count++] = span_of(data, op->bytes);
         bytes += op->bytes;
         call->flight = ring->session;
         ring->in_flight++;
@@ -149,22 +190,29 @@ static bool is_wanted(struct ring *ring, const struct gathered_op *op)
     return call != NULL && (call->http != NULL || !is_stuck);
 }
 
-static void keep_wanted(struct ring *ring)
+/* In place: there may be as much of it as we may hold. With is_compacting, small ones are moved together, too. */
+static void keep_wanted(struct ring *ring, bool is_compacting)
 {
-    struct buf kept = BUF_INIT;
     size_t count = 0;
+    size_t bytes = 0;
 
     for (size_t i = ring->op_first; i < ring->op_count; i++) {
         struct gathered_op op = ring->ops[i];
-        if (is_wanted(ring, &op)) {
-            size_t offset = kept.bytes;
-            buf_append(&kept, ring->data.data + op.offset, op.bytes);
-            op.offset = offset;
-            ring->ops[count++] = op;
+        if (!is_wanted(ring, &op)) {
+            release_own(ring, &op);
+            continue;
         }
+        if (is_compacting && op.own == NULL) {
+            memmove(ring->data.data + bytes, ring->data.data + op.offset, op.bytes);
+            op.offset = bytes;
+            bytes += op.bytes;
+        }
+        ring->ops[count++] = op;
     }
-    buf_fini(&ring->data);
-    ring->data = kept;
+    if (is_compacting) {
+        ring->data.bytes = bytes;
+        buf_fit(&ring->data);
+    }
     ring->op_first = 0;
     ring->op_count = count;
 }
@@ -172,15 +220,19 @@ static void keep_wanted(struct ring *ring)
 void ring_drop_unwanted(struct gatewayd *gw)
 {
     struct ring *ring = gw->ring;
-    size_t wanted_bytes = 0;
+    size_t wanted_small_bytes = 0;
 
-    for (size_t i = ring->op_first; i < ring->op_count; i++) {
-        wanted_bytes += is_wanted(ring, &ring->ops[i]) ? ring->ops[i].bytes : 0;
+    if (ring->op_first == ring->op_count) {
+        return;
     }
-    if (wanted_bytes == 0) {
+    for (size_t i = ring->op_first; i < ring->op_count; i++) {
+        const struct gathered_op *op = &ring->ops[i];
+        wanted_small_bytes += op->own == NULL && is_wanted(ring, op) ? op->bytes : 0;
+    }
+    /* So no byte is moved for less than one that is given back. */
+    keep_wanted(ring, wanted_small_bytes <= ring->data.bytes / 2);
+    if (ring->op_count == 0) {
         forget_gathered(ring);
-    } else if (wanted_bytes <= ring->data.bytes / 2) {
-        keep_wanted(ring); /* so no byte is moved for less than one that is given back */
     }
 }
 
@@ -189,7 +241,7 @@ void ring_get_stats(const struct gatewayd *gw, struct ring_stats *ret_stats)
     const struct ring *ring = gw->ring;
 
     *ret_stats = (struct ring_stats){ .gathered_ops = ring->op_count - ring->op_first,
-        .gathered_bytes = ring->data.bytes,
+        .gathered_bytes = ring->data.bytes + ring->own_bytes,
         .in_flight = ring->in_flight,
         .links = ring->session };
 }
@@ -201,6 +253,7 @@ static void send_gathered(struct ring *ring)
         size_t op_first = ring->op_first;
         size_t count = take_batch(ring);
         if (count == 0) {
+            release_owns(ring, op_first, ring->op_first);
             break;
         }
         struct propose propose = { .ops = { .items = ring->items, .count = count } };
@@ -209,6 +262,7 @@ static void send_gathered(struct ring *ring)
             put_back(ring, op_first);
             return;
         }
+        release_owns(ring, op_first, ring->op_first);
     }
     if (ring->op_first == ring->op_count) {
         forget_gathered(ring);
@@ -230,7 +284,7 @@ void ring_turn_end(struct gatewayd *gw)
     if (gathered == 0 || ring->link == NULL) {
         return;
     }
-    bool due = gathered >= ring->in_flight || ring->data.bytes >= BATCH_BYTES_MAX;
+    bool due = gathered >= ring->in_flight || ring->data.bytes + ring->own_bytes >= BATCH_BYTES_MAX;
     /* On a slow disk what stays here misses the next sync: it goes as soon as a turn has brought nothing more. */
     bool is_quiet = ring->is_disk_slow && gathered == ring->held_count;
     ring->held_count = gathered;
@@ -481,6 +535,7 @@ struct ring *ring_close(struct ring *ring)
         ring->hub = link_hub_close(ring->hub);
         ring->hold_timer = loop_timer_free(ring->hold_timer);
         ring->next_turn = loop_waker_free(ring->next_turn);
+        forget_gathered(ring);
         buf_fini(&ring->data);
         free(ring->ops);
         free(ring->items);

@@ -148,7 +148,9 @@ struct gatewayd {
     char boot_id[40];
     uint64_t timeout_ms;
     uint64_t tick_count;
-    bool primary; /* counts expiries for all gatewayds */
+    size_t held_bytes_peak; /* of connections and ops, since memory was given back last */
+    unsigned calm_ticks;    /* in a row, with little of it held */
+    bool primary;           /* counts expiries for all gatewayds */
     bool draining;
     bool drained;
     bool ready;
@@ -167,6 +169,7 @@ struct gatewayd {
 
     /* scratch, reused from turn to turn */
     struct arena arena;
+    struct arena_mark request_mark; /* where the request that is being read begins in it */
     struct buf head;
     struct buf body;
     struct buf event_body;          /* the event that is being told, rendered once ... */
@@ -284,7 +287,7 @@ struct ring_stats {
     uint64_t links;   /* that there have been */
 };
 void ring_get_stats(const struct gatewayd *gw, struct ring_stats *ret_stats);
-size_t ring_bytes(const struct gatewayd *gw); /* of ops that are not sent yet */
+size_t ring_bytes(const struct gatewayd *gw); /* held for ops that raftd has not taken */
 /* Gives back the memory of ops that nobody waits for any more. Looks at all that are not sent. */
 void ring_drop_unwanted(struct gatewayd *gw);
 

@@ -21,6 +21,8 @@ static void fill(void *user, struct status_page *page)
     status_page_add(page, "gatewayd_connections", http.conn_count);
     status_page_add(page, "gatewayd_connections_accepted_total", http.accepted);
     status_page_add(page, "gatewayd_connections_refused_total", http.refused);
+    status_page_add(page, "gatewayd_connections_cut_total", http.cut);
+    status_page_add(page, "gatewayd_held_bytes", http.held_bytes);
     status_page_add(page, "gatewayd_requests_total", http.requests);
     status_page_add(page, "gatewayd_watchers", watch_hub_count(gw->hub));
     status_page_add(page, "gatewayd_requests_pending", calls_pending_count(gw->calls));

@@ -37,7 +37,8 @@ void watches_forget_body(struct gatewayd *gw)
     gw->event_shared = http_body_unref(gw->event_shared);
 }
 
-static void tell(struct gatewayd *gw, struct http_request *http, const struct event *event)
+/* Returns how many bytes of text it was. */
+static size_t tell(struct gatewayd *gw, struct http_request *http, const struct event *event)
 {
     struct span text = watches_event_body(gw, event);
 
@@ -46,6 +47,7 @@ static void tell(struct gatewayd *gw, struct http_request *http, const struct ev
     } else {
         http_stream_chunk(http, text);
     }
+    return text.bytes;
 }
 
 /* The oldest index that can be asked for: the window of the API, or what the table still has. */
@@ -82,7 +84,8 @@ static void begin_stream(struct gatewayd *gw, struct call *call)
 }
 
 /* Tells what the history holds from `next` on. True: it is over, since a long poll has got its event, or a stream as much as
- * we hold for a client: it comes back for the rest. */
+ * we hold for a client: it comes back for the rest. That is so, too, where the client takes all at once: a turn's end is not
+ * put off for as long as somebody reads. */
 static bool tell_past(struct gatewayd *gw, struct call *call, uint64_t next)
 {
     CLEANUP(codec_scratch_fini) struct codec_scratch scratch = { 0 };
@@ -90,6 +93,7 @@ static bool tell_past(struct gatewayd *gw, struct call *call, uint64_t next)
     struct span encoded;
     uint64_t etcd_index;
     struct event event;
+    size_t told_bytes = 0;
     bool told = false;
     bool full = false;
 
@@ -98,9 +102,9 @@ static bool tell_past(struct gatewayd *gw, struct call *call, uint64_t next)
         if (watch_may_match(call->key, encoded) &&
                 event_decode(encoded, &event, &scratch, NULL) == 0 &&
                 watch_matches_past(call->key, call->recursive, &event)) {
-            tell(gw, call->http, &event);
+            told_bytes += tell(gw, call->http, &event);
             told = true;
-            full = http_stream_unsent(call->http) > STREAM_UNSENT_BYTES_MAX;
+            full = told_bytes > STREAM_UNSENT_BYTES_MAX;
         }
     }
     state_events_end(&events);
@@ -177,7 +181,7 @@ void watches_deliver(void *user, struct watcher *watcher, const struct event *ev
     struct gatewayd *gw = user;
     struct watch *watch = CONTAINER_OF(watcher, struct watch, watcher);
 
-    tell(gw, watch->http, event);
+    (void)tell(gw, watch->http, event);
     if (!watcher->stream) {
         http_stream_end(watch->http);
         free_watch(gw, watch);

@@ -1,6 +1,7 @@
 """Fixtures of the fault suite."""
 
 import os
+import resource
 import sys
 
 import pytest
@@ -60,3 +61,12 @@ def disk():
         pytest.skip(why)
     with Disk() as disk:
         yield disk
+
+
+@pytest.fixture
+def many_files():
+    """More open files than the usual 1,024, for this test."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

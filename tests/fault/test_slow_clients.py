@@ -81,15 +81,6 @@ class SlowClients:
         return there
 
 
-@pytest.fixture
-def many_files():
-    """More open files than the usual 1,024, for this test."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield hard
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 def serve_others(port, prefix, seconds):
     """(the slowest read, the slowest write) of 16 readers and 4 writers, none of whom may fail, and of connections made meanwhile."""
     with Readers(port, "/read", 16) as readers, Writers(port, prefix, count=4) as writers:
