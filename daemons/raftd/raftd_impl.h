@@ -125,6 +125,7 @@ struct raftd {
     /* retention.c */
     struct kept_snapshot *snapshots; /* ascending */
     size_t snapshot_count;
+    uint64_t snapshot_recorded_index; /* of the newest that the log has, durably */
     bool is_installing;            /* the log's new base is on its way to the disk */
     uint64_t recovered_last_index; /* where the log ended when this process read it */
     bool stored_was_up;

@@ -95,6 +95,9 @@ int retention_recover(
                     recovery_time_ns(recovered, snapshot->index));
         }
     }
+    if (raftd->snapshot_count > 0) {
+        raftd->snapshot_recorded_index = raftd->snapshots[raftd->snapshot_count - 1].index;
+    }
     raftd->bytes_recovered = recovered_bytes(raftd, recovered);
     return 0;
 }
@@ -232,9 +235,19 @@ void retention_on_snapshot_made(struct raftd *raftd, const struct snapshot_made 
                 made->index, made->term);
         return;
     }
-    if (raftd->snapshot_count > 0 &&
-            raftd->snapshots[raftd->snapshot_count - 1].index >= made->index) {
-        return; /* told again after a reconnect */
+    uint64_t newest =
+            raftd->snapshot_count > 0 ? raftd->snapshots[raftd->snapshot_count - 1].index : 0;
+    if (newest >= made->index) {
+        /* Told again after a reconnect: by a stored that may have to be told again, too. */
+        if (newest == made->index && newest <= raftd->snapshot_recorded_index) {
+            applier_snapshot_recorded(raftd->applier, made->index, made->term);
+        }
+        return;
+    }
+    if (!snapshot_file_exists(raftd, made->index, made->term)) {
+        log_warning("raftd.snapshot.missing", "index=%" PRIu64 " term=%" PRIu64 " action=ignored",
+                made->index, made->term);
+        return;
     }
     uint64_t time_ns;
     if (!time_at(raftd, made->index, &time_ns)) {
@@ -271,6 +284,7 @@ void retention_on_recorded(struct raftd *raftd, const struct storage_snapshot *s
     storage_get_stats(raftd->storage, &stats);
     raftd->bytes_at_snapshot = stats.bytes_appended;
     raftd->bytes_recovered = 0;
+    raftd->snapshot_recorded_index = snapshot->index;
     log_info("raftd.snapshot.recorded", "index=%" PRIu64 " term=%" PRIu64, snapshot->index,
             snapshot->term);
     raftd_input_init(&input, RAFT_INPUT_SNAPSHOT_MADE);

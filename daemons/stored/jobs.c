@@ -185,6 +185,19 @@ static void on_snapshot_made(struct stored *stored, const struct job *job)
     raft_side_tell_snapshot(stored);
 }
 
+/* One came from raftd, or one was set aside: raftd is to be told of what is there. */
+static void look_for_newest(struct stored *stored)
+{
+    struct snapshot_info newest = { 0 };
+    struct err err = { 0 };
+
+    int result = snapshot_newest(stored->snap_dir, &newest, &err);
+    if (result < 0 && result != -ENOENT) {
+        log_warning_err(&err, "stored.snapshot.not_listed", "action=go_on");
+    }
+    stored->snapshots.newest = newest;
+}
+
 static void on_load_failed(struct stored *stored, const struct job *job)
 {
     struct err err = { 0 };
@@ -193,6 +206,7 @@ static void on_load_failed(struct stored *stored, const struct job *job)
     if (job->result == -EUCLEAN && snapshot_set_broken(job->path, &err) < 0) {
         log_warning_err(&err, "stored.snapshot.not_renamed", "action=go_on");
     }
+    look_for_newest(stored);
     if (job->result == -EUCLEAN || job->result == -ENOENT) {
         log_error_err(&job->err, "stored.snapshot.broken",
                 "index=%" PRIu64 " action=ask_for_another", job->index);
@@ -214,6 +228,7 @@ static void on_loaded(struct stored *stored, const struct job *job)
         stored_fail(stored, STATUS_STORAGE, &err, "stored.load.failed");
         return;
     }
+    look_for_newest(stored);
     log_notice("stored.load.done", "index=%" PRIu64 " generation=%" PRIu64 " took_ms=%" PRIu64,
             job->index, job->number, clock_monotonic_ms() - job->started_at_ms);
     raft_side_loaded(stored);

@@ -343,15 +343,45 @@ static void a_damaged_snapshot_is_set_aside_and_another_asked_for(void **state)
     ring_order_load(f, 99); /* is not there at all */
     ring_wait(f, is_bad);
 
+    f->made_index = 0;
     ring_order_load(f, 0);
     ring_wait(f, is_running);
     assert_int_equal(f->last_done.index, 0);
     ring_send_batch(f, 0, 4, 0);
     ring_wait(f, ring_is_applied);
+    assert_int_equal(f->made_index, 0); /* no snapshot is left to tell of */
     ring_restart_stored(f);
     ring_wait(f, has_new_hello);
     assert_int_equal(f->hello_index, 4);
     assert_int_equal(f->hello_cluster, CLUSTER);
+}
+
+static bool is_at_eleven(struct ring *f)
+{
+    return f->dones > 0 && f->last_done.index == SNAPSHOT_COUNT + 1;
+}
+
+/* raftd would record what it is told of, and drop an older one for it. */
+static void who_falls_back_to_an_older_snapshot_tells_of_that_one(void **state)
+{
+    struct ring *f = *state;
+    char path[256];
+
+    ring_go_and_apply(f, SNAPSHOT_COUNT + 1);
+    ring_wait(f, has_snapshot);
+    ring_send_batch(f, f->index, SNAPSHOT_COUNT + 1, 1 << 30);
+    ring_wait(f, has_snapshot);
+    assert_int_equal(truncate(snapshot_file(f, f->index, path), 4096), 0);
+    ring_order_load(f, f->index);
+    ring_wait(f, is_bad);
+    f->made_index = 0;
+    f->dones = 0;
+    ring_order_load(f, SNAPSHOT_COUNT + 1);
+    ring_wait(f, is_at_eleven);
+    f->index = SNAPSHOT_COUNT + 1;
+    ring_send_batch(f, f->index, 1, 0);
+    ring_wait(f, ring_is_applied);
+    assert_int_equal(f->made_index, SNAPSHOT_COUNT + 1);
 }
 
 static void a_newest_snapshot_is_told_again_after_each_order(void **state)
@@ -432,6 +462,7 @@ int main(void)
         TEST(a_snapshot_is_loaded_into_a_new_generation),
         TEST(a_state_that_is_half_free_moves_to_a_compact_one_among_writes),
         TEST(a_damaged_snapshot_is_set_aside_and_another_asked_for),
+        TEST(who_falls_back_to_an_older_snapshot_tells_of_that_one),
         TEST(a_newest_snapshot_is_told_again_after_each_order),
         TEST(the_folder_is_locked),
         TEST(the_status_can_be_asked_for),
