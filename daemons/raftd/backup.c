@@ -353,7 +353,7 @@ static int create_log(struct backup *backup, struct wal **ret_to, struct err *er
     if (index == 0) {
         return 0;
     }
-    struct wal_snapshot snapshot = { index, backup->snapshot.term };
+    struct wal_snapshot snapshot = { .index = index, .term = backup->snapshot.term };
     struct wal_write write = { .snapshot = &snapshot };
     return wal_append(*ret_to, &write, 1, err);
 }

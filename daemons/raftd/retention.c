@@ -1,8 +1,9 @@
 /* retention.c: which snapshots there are, which one stored is to load, and how far back the log goes.
  *
- * stored makes a snapshot and never chooses one. raftd records it in the log once the file is durable, keeps the newest
- * --max-snapshots of them, and with each one dropped moves the log's base up to the oldest that is kept: any kept snapshot
- * and the log behind it make the whole state. */
+ * stored makes a snapshot and never chooses one. raftd records it in the log once the file is durable, with the membership
+ * at its index, keeps the newest --max-snapshots of them, and with each one dropped moves the log's base up to the oldest that
+ * is kept: any kept snapshot and the log behind it make the whole state. What lies before the newest is there for a newest
+ * one that turns out broken, and for members that are behind: a start does without it. */
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -228,8 +229,6 @@ void retention_on_install(struct raftd *raftd, const struct raft_base *base)
 
 void retention_on_snapshot_made(struct raftd *raftd, const struct snapshot_made *made)
 {
-    struct storage_snapshot snapshot = { made->index, made->term };
-
     if (raft_term_at(raftd->raft, made->index) != made->term) {
         log_warning("raftd.snapshot.unknown", "index=%" PRIu64 " term=%" PRIu64 " action=ignored",
                 made->index, made->term);
@@ -256,6 +255,13 @@ void retention_on_snapshot_made(struct raftd *raftd, const struct snapshot_made 
     if (!keep(raftd, made->index, made->term, time_ns)) {
         return;
     }
+    struct wal_snapshot snapshot = {
+        .index = made->index,
+        .term = made->term,
+        .is_base = true,
+        .cluster_time_ns = time_ns,
+        .configuration = buf_span(&raftd->snapshots[raftd->snapshot_count - 1].configuration),
+    };
     size_t kept_max = raftd->conf->max_snapshots;
     const struct wal_base *base = NULL;
     struct wal_base moved;

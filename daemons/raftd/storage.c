@@ -24,7 +24,7 @@ struct item {
     struct wal_base base;
     struct wal_snapshot snapshot;
     struct wal_entry *entries;
-    struct buf bytes; /* the entries' data and the base's configuration */
+    struct buf bytes; /* the entries' data, the base's and the snapshot's configuration */
 };
 
 struct storage {
@@ -227,7 +227,7 @@ static void fill_write(
         out->base = &item->base;
         if (base->reset && base->index > 0) {
             /* A base that came from another member stands on its snapshot: both are known, or neither. */
-            item->snapshot = (struct wal_snapshot){ base->index, base->term };
+            item->snapshot = (struct wal_snapshot){ .index = base->index, .term = base->term };
             out->snapshot = &item->snapshot;
         }
     }
@@ -243,7 +243,7 @@ static void fill_write(
 
 static size_t data_bytes(const struct item *item)
 {
-    size_t bytes = item->base.configuration.bytes;
+    size_t bytes = item->base.configuration.bytes + item->snapshot.configuration.bytes;
     for (size_t i = 0; i < item->writer.write.entry_count; i++) {
         bytes += item->entries[i].data.bytes;
     }
@@ -262,6 +262,7 @@ static void own_data(struct item *item, size_t bytes)
 {
     (void)buf_reserve(&item->bytes, bytes);
     copy_span(&item->bytes, &item->base.configuration);
+    copy_span(&item->bytes, &item->snapshot.configuration);
     for (size_t i = 0; i < item->writer.write.entry_count; i++) {
         copy_span(&item->bytes, &item->entries[i].data);
     }
@@ -317,19 +318,19 @@ void storage_write(
     }
 }
 
-void storage_record_snapshot(struct storage *storage, const struct storage_snapshot *snapshot,
-        const struct wal_base *base)
+void storage_record_snapshot(
+        struct storage *storage, const struct wal_snapshot *snapshot, const struct wal_base *base)
 {
     struct item *item = xcalloc(1, sizeof *item);
 
     item->is_snapshot = true;
-    item->snapshot = (struct wal_snapshot){ snapshot->index, snapshot->term };
+    item->snapshot = *snapshot;
     item->writer.write.snapshot = &item->snapshot;
     if (base != NULL) {
         item->base = *base;
         item->writer.write.base = &item->base;
-        own_data(item, base->configuration.bytes);
     }
+    own_data(item, data_bytes(item));
     submit(storage, item);
 }
 

@@ -50,9 +50,9 @@ struct storage *storage_close(
 void storage_write(
         struct storage *storage, const struct raft_write *write, const struct wal_base *base);
 
-/* Records a snapshot, and the base that the log begins with from now on (NULL: as it was). */
-void storage_record_snapshot(struct storage *storage, const struct storage_snapshot *snapshot,
-        const struct wal_base *base);
+/* Records a snapshot, and the base that the log begins with from now on (NULL: as it was). Everything is copied. */
+void storage_record_snapshot(
+        struct storage *storage, const struct wal_snapshot *snapshot, const struct wal_base *base);
 
 /* Entries before index are not needed any more. */
 void storage_purge_before(struct storage *storage, uint64_t index);

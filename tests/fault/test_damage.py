@@ -13,6 +13,7 @@ from harness import Keys, exchange, poll
 from harness.server import build_dir
 from harness.wire import WireError
 from sizes import sized
+from specimen import Specimen, start_or_refusal
 
 pytestmark = [pytest.mark.ours, pytest.mark.limit(900)]
 
@@ -40,43 +41,6 @@ def lost(server, made):
     gone = [key for key, index in made if (lambda a: a.status != 200 or a.json["node"]["modifiedIndex"] != index)(keys.get(key))]
     keys.close()
     return gone
-
-
-REFUSED = re.compile(r"raftd\.start\.failed.*|raftd\.log\.behind_state.*|quorate\.daemon\.ended daemon=raftd.*")
-
-
-def start_or_refusal(server):
-    """None when it runs; else the line that says why raftd would not start (it is tried again only after a while)."""
-    old = len(server.log()) if os.path.exists(server.log_path) else 0
-    server.spawn()
-
-    def decided():
-        refused = REFUSED.search(server.log()[old:])
-        if refused or server.process.poll() is not None:
-            return refused.group(0) if refused else "ended"
-        try:
-            return exchange(server.port, "GET", "/v2/keys?quorum=true", timeout=1).status == 200
-        except (OSError, harness.wire.WireError):
-            return False
-
-    result = poll(decided, 20, "it runs, or says why not")
-    return None if result is True else result
-
-
-class Specimen:
-    """A data dir to damage: each trial gets a copy."""
-
-    def __init__(self, folder, data, made):
-        self.folder, self.data, self.made = folder, data, made
-
-    def trial(self, damage, flags=()):
-        """(server, why it was refused or None): started on a damaged copy. A copy's state is not trusted."""
-        copy = os.path.join(self.folder, "trial")
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(self.data, copy, ignore=shutil.ignore_patterns("run"))
-        damage(copy)
-        server = harness.new_server(flags, data_dir=copy, quick_clock=True)
-        return server, start_or_refusal(server)
 
 
 @pytest.fixture

@@ -74,6 +74,7 @@ void ledger_init(struct ledger *ledger, struct raft_members members)
 struct ledger_write *ledger_write_free(struct ledger_write *write)
 {
     sim_members_fini(&write->base_members);
+    sim_members_fini(&write->snapshot_members);
     sim_entries_fini(&write->entries);
     free(write);
     return NULL;
@@ -90,9 +91,25 @@ static void drop_queue(struct ledger *ledger)
     ledger->queued = 0;
 }
 
+/* Those below index. */
+static void drop_footings(struct ledger *ledger, uint64_t index)
+{
+    size_t gone = 0;
+    while (gone < ledger->footing_count && ledger->footings[gone].base.index < index) {
+        sim_members_fini(&ledger->footings[gone++].base_members);
+    }
+    ledger->footing_count -= gone;
+    if (gone > 0) {
+        memmove(ledger->footings, ledger->footings + gone,
+                ledger->footing_count * sizeof *ledger->footings);
+    }
+}
+
 void ledger_fini(struct ledger *ledger)
 {
     drop_queue(ledger);
+    drop_footings(ledger, UINT64_MAX);
+    free(ledger->footings);
     sim_entries_fini(&ledger->log);
     sim_members_fini(&ledger->base_members);
 }
@@ -130,11 +147,13 @@ void ledger_queue(struct ledger *ledger, const struct raft_write *write)
 }
 
 void ledger_queue_snapshot(
-        struct ledger *ledger, struct storage_snapshot snapshot, const struct raft_base *moved)
+        struct ledger *ledger, const struct raft_base *snapshot, const struct raft_base *moved)
 {
     struct ledger_write *queued = xcalloc(1, sizeof *queued);
     queued->is_snapshot = true;
-    queued->snapshot = snapshot;
+    queued->snapshot = (struct storage_snapshot){ snapshot->index, snapshot->term };
+    queued->snapshot_time_ns = snapshot->time_ns;
+    queued->snapshot_members = sim_members_copy(snapshot->members);
     if (moved != NULL) {
         set_base(queued, moved);
     }
@@ -157,8 +176,21 @@ static void drop_front(struct ledger *ledger, uint64_t index)
     }
 }
 
+static void take_snapshot(struct ledger *ledger, const struct ledger_write *write)
+{
+    ledger->footings =
+            xrealloc(ledger->footings, (ledger->footing_count + 1) * sizeof *ledger->footings);
+    ledger->footings[ledger->footing_count++] = (struct ledger_footing){
+        .base = { .index = write->snapshot.index,
+                .term = write->snapshot.term,
+                .time_ns = write->snapshot_time_ns },
+        .base_members = sim_members_copy(sim_members_view(&write->snapshot_members)),
+    };
+}
+
 static void take_base(struct ledger *ledger, struct ledger_write *write)
 {
+    drop_footings(ledger, write->base.index);
     if (write->is_snapshot) {
         drop_front(ledger, write->base.index);
     } else {
@@ -182,6 +214,7 @@ struct ledger_write *ledger_sync_one(struct ledger *ledger)
         take_base(ledger, write);
     }
     if (write->is_snapshot) {
+        take_snapshot(ledger, write);
         return write;
     }
     ledger->hard = write->hard;
@@ -237,9 +270,42 @@ static bool is_what_was_read(const struct ledger *ledger, const struct storage_r
     return is_equal;
 }
 
+void ledger_lose_front(struct ledger *ledger)
+{
+    ledger->may_begin_late = true;
+}
+
+uint64_t ledger_newest_footing(const struct ledger *ledger)
+{
+    size_t count = ledger->footing_count;
+    return count == 0 ? 0 : ledger->footings[count - 1].base.index;
+}
+
+/* The log begins behind this recorded snapshot now. */
+static void begin_behind(struct ledger *ledger, size_t position)
+{
+    struct ledger_footing *footing = &ledger->footings[position];
+    drop_front(ledger, footing->base.index);
+    ledger->base = footing->base;
+    sim_members_fini(&ledger->base_members);
+    ledger->base_members = sim_members_copy(sim_members_view(&footing->base_members));
+}
+
+static void begin_where_it_was_read(struct ledger *ledger, uint64_t index)
+{
+    for (size_t i = 0; i < ledger->footing_count && ledger->base.index < index; i++) {
+        if (ledger->footings[i].base.index == index && index <= ledger_last_index(ledger)) {
+            begin_behind(ledger, i);
+        }
+    }
+}
+
 bool ledger_restart(struct ledger *ledger, const struct storage_recovered *recovered,
         const struct raft_members *members)
 {
+    if (ledger->may_begin_late) {
+        begin_where_it_was_read(ledger, recovered->base.index);
+    }
     while (!is_what_was_read(ledger, recovered, members)) {
         if (ledger->queue == NULL) {
             return false;

@@ -38,34 +38,50 @@ struct ledger_write {
     uint64_t cut_index;
     bool is_snapshot; /* no write of the core: records one, and moves the base if rebased */
     struct storage_snapshot snapshot;
+    uint64_t snapshot_time_ns;
+    struct sim_members snapshot_members;
     bool rebased;
     struct raft_base base; /* members: see base_members */
     struct sim_members base_members;
     struct sim_entries entries;
 };
 
+/* What a snapshot's record says, should the log come to begin behind it. */
+struct ledger_footing {
+    struct raft_base base; /* members are in base_members */
+    struct sim_members base_members;
+};
+
 struct ledger {
     struct raft_hard_state hard;
     struct raft_base base; /* members are in base_members */
     struct sim_members base_members;
-    struct sim_entries log; /* after base */
+    struct sim_entries log;          /* after base */
+    struct ledger_footing *footings; /* of durable records, rising */
+    size_t footing_count;
     struct ledger_write *queue;
     struct ledger_write **queue_end;
     size_t queued;
+    bool may_begin_late;
 };
 
 void ledger_init(struct ledger *ledger, struct raft_members members);
 void ledger_fini(struct ledger *ledger);
 void ledger_queue(struct ledger *ledger, const struct raft_write *write);
-/* moved: where the log begins from then on; NULL: as it was. */
+/* snapshot: its index with all that a base says of it. moved: where the log begins from then on; NULL: as it was. */
 void ledger_queue_snapshot(
-        struct ledger *ledger, struct storage_snapshot snapshot, const struct raft_base *moved);
+        struct ledger *ledger, const struct raft_base *snapshot, const struct raft_base *moved);
 /* The oldest queued write is durable; it is the caller's, for ledger_write_free. */
 struct ledger_write *ledger_sync_one(struct ledger *ledger);
 struct ledger_write *ledger_write_free(struct ledger_write *write); /* always NULL */
 /* A restart has read this: true if it is what it may be. What was queued and is not in it is gone. */
 bool ledger_restart(struct ledger *ledger, const struct storage_recovered *recovered,
         const struct raft_members *members);
+/* Segments are taken away that the newest recorded snapshot does not need: what the next restart reads may begin behind any
+ * recorded one. */
+void ledger_lose_front(struct ledger *ledger);
+/* Of the newest durably recorded snapshot; 0: there is none. */
+uint64_t ledger_newest_footing(const struct ledger *ledger);
 uint64_t ledger_last_index(const struct ledger *ledger);
 /* 0 if the durable log does not hold it. */
 uint64_t ledger_term(const struct ledger *ledger, uint64_t index);

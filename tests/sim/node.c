@@ -37,6 +37,7 @@ void node_init(struct sim *sim, struct node *node, uint64_t id, struct raft_memb
     clocks_boot(&node->clocks, &sim->rng, sim->now_ns);
     node->without_lease = rng_chance(&sim->rng, 200);
     node_set_clock(sim, node);
+    node->fronts = (struct rng){ machine_mix(sim->seed, id) };
     (void)snprintf(
             node->store.dir, sizeof node->store.dir, "%s/%zu", sim->dir, sim_slot(sim, node));
     store_init(&node->store, id, members, sim->segment_bytes, rng_next(&sim->rng));
@@ -144,10 +145,25 @@ static void trouble_disk(struct sim *sim, struct node *node)
     }
 }
 
+/* Somebody takes away what a start does not need: older snapshots, and the log before the newest. */
+static void lose_front(struct sim *sim, struct node *node)
+{
+    if (sim->calm || !sim->with_compaction || !rng_chance(&node->fronts, 100)) {
+        return;
+    }
+    disk_restart(&node->store.disk);
+    if (node->snapshot_count > 0 &&
+            node->snapshots[0].index >= ledger_newest_footing(&node->store.ledger) &&
+            store_lose_front(&node->store)) {
+        sim->totals[SIM_FRONTS_LOST]++;
+    }
+}
+
 void node_start(struct sim *sim, struct node *node)
 {
     INVARIANT(!node->up);
     INVARIANT(!node->gone);
+    lose_front(sim, node);
     trouble_disk(sim, node);
     if (!recover(sim, node)) {
         return;
@@ -544,18 +560,21 @@ static void make_snapshot(struct sim *sim, struct node *node)
 {
     uint64_t newest = node->snapshot_count > 0 ? node->snapshots[0].index : 0;
     struct raft_base base;
+    struct raft_base taken = {
+        .index = node->state.index, .term = node->state.term, .time_ns = node->state.time_ns
+    };
     if (!sim->with_compaction || node->snapshot_pending ||
             node->state.index < newest + SNAPSHOT_EVERY) {
         return;
     }
     keep_snapshot(node, node->state);
-    if (raft_term_at(node->raft, node->state.index) != node->state.term) {
+    if (raft_term_at(node->raft, node->state.index) != node->state.term ||
+            !raft_get_members_at(node->raft, node->state.index, &taken.members)) {
         return; /* a snapshot from elsewhere is being installed */
     }
     node->snapshot_pending = true;
     bool moves = draw_base(sim, node, &base);
-    ledger_queue_snapshot(&node->store.ledger,
-            (struct storage_snapshot){ node->state.index, node->state.term }, moves ? &base : NULL);
+    ledger_queue_snapshot(&node->store.ledger, &taken, moves ? &base : NULL);
     go_on_writing(sim, node);
 }
 

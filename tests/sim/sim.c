@@ -24,6 +24,7 @@ const char *const sim_total_names[SIM_TOTALS_COUNT] = {
     [SIM_EXPIRED] = "expired",
     [SIM_RESTARTS] = "restarts",
     [SIM_TORN] = "torn",
+    [SIM_FRONTS_LOST] = "fronts_lost",
     [SIM_DISK_FAILURES] = "disk_failures",
 };
 

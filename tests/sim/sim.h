@@ -86,6 +86,7 @@ struct node {
     struct raft *raft;
     struct store store;
     struct clocks clocks;
+    struct rng fronts;  /* apart, so that the other histories stay what they were */
     bool without_lease; /* promises none, though others do */
     bool is_writing;    /* an event goes on with the queue */
     bool told_writable; /* what the core was last told */
@@ -131,6 +132,7 @@ enum sim_total {
     SIM_EXPIRED,
     SIM_RESTARTS,
     SIM_TORN,
+    SIM_FRONTS_LOST,
     SIM_DISK_FAILURES,
     SIM_TOTALS_COUNT,
 };

@@ -124,6 +124,31 @@ void store_stop(struct store *store, bool is_clean)
     store->disk.is_off = was_off;
 }
 
+bool store_lose_front(struct store *store)
+{
+    const struct wal_io *io = &store->disk.io;
+    struct names_segment *segments = NULL;
+    size_t count = 0;
+    size_t needed = 0;
+
+    INVARIANT(store->wal == NULL);
+    uint64_t newest = ledger_newest_footing(&store->ledger);
+    if (newest == 0 || names_list(io, -1, &segments, &count, NULL) < 0) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        needed = segments[i].first_index <= newest + 1 ? i : needed;
+    }
+    for (size_t i = 0; i < needed; i++) {
+        char name[NAMES_SEGMENT_BYTES];
+        names_format(&segments[i], name);
+        (void)io->unlink(io->user, -1, name);
+    }
+    free(segments);
+    ledger_lose_front(&store->ledger);
+    return needed > 0;
+}
+
 void store_cut_power(struct store *store)
 {
     INVARIANT(store->wal == NULL);
@@ -139,19 +164,21 @@ struct outgoing {
     struct wal_snapshot snapshot;
     struct wal_entry *entries;
     struct buf configuration;
+    struct buf snapshot_configuration;
 };
 
 static void outgoing_fini(struct outgoing *outgoing)
 {
     free(outgoing->entries);
     buf_fini(&outgoing->configuration);
+    buf_fini(&outgoing->snapshot_configuration);
 }
 
 static struct wal_write fill_write(
         const struct store *store, struct outgoing *out, const struct ledger_write *write)
 {
     struct wal_write filled = { .has_cut = write->cut, .cut_index = write->cut_index };
-    *out = (struct outgoing){ .configuration = BUF_INIT };
+    *out = (struct outgoing){ .configuration = BUF_INIT, .snapshot_configuration = BUF_INIT };
     if (write->rebased) {
         struct raft_base base = write->base;
         base.members = sim_members_view(&write->base_members);
@@ -160,12 +187,19 @@ static struct wal_write fill_write(
         filled.base = &out->base;
     }
     if (write->is_snapshot) {
-        out->snapshot = (struct wal_snapshot){ write->snapshot.index, write->snapshot.term };
+        struct raft_base base = { .members = sim_members_view(&write->snapshot_members) };
+        struct wal_base said = base_of(store, &base, &out->snapshot_configuration);
+        out->snapshot = (struct wal_snapshot){ .index = write->snapshot.index,
+            .term = write->snapshot.term,
+            .is_base = true,
+            .cluster_time_ns = write->snapshot_time_ns,
+            .configuration = said.configuration };
         filled.snapshot = &out->snapshot;
         return filled;
     }
     if (write->rebased && write->base.index > 0) {
-        out->snapshot = (struct wal_snapshot){ write->base.index, write->base.term };
+        out->snapshot =
+                (struct wal_snapshot){ .index = write->base.index, .term = write->base.term };
         filled.snapshot = &out->snapshot;
     }
     out->hard = (struct wal_hard_state){ write->hard.term, write->hard.vote, write->hard.commit };

@@ -54,6 +54,8 @@ int store_start(struct store *store, struct store_recovered *ret_recovered, stru
 void store_stop(struct store *store, bool is_clean);
 /* The power goes too; only when stopped. */
 void store_cut_power(struct store *store);
+/* While it is stopped, segments are taken away that the newest recorded snapshot does not need: true if there were any. */
+bool store_lose_front(struct store *store);
 
 /* Whether a group can be appended now: there is one, and a sync for it, and it need not wait for those under way. */
 bool store_may_append(const struct store *store);

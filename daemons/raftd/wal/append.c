@@ -72,7 +72,8 @@ static void plan_write(const struct wal *wal, struct plan *plan, const struct wa
     }
     plan_entries(plan, write);
     if (write->snapshot != NULL) {
-        plan_record(plan, RECORD_SNAPSHOT_BYTES);
+        INVARIANT_LE(write->snapshot->configuration.bytes, WAL_CONFIG_BYTES_MAX);
+        plan_record(plan, record_snapshot_bytes(write->snapshot));
     }
 }
 
@@ -284,9 +285,8 @@ static void apply_write(struct wal *wal, const struct wal_write *write, uint64_t
     }
     note_entries(wal, write, seq, batch_offset, offset);
     if (write->snapshot != NULL) {
-        wal->snapshot = *write->snapshot;
-        wal->has_snapshot = true;
-        *offset += record_padded(RECORD_SNAPSHOT_BYTES);
+        wal_set_snapshot(wal, write->snapshot);
+        *offset += record_padded(record_snapshot_bytes(write->snapshot));
     }
 }
 

@@ -122,7 +122,8 @@ uint64_t file_head_bytes(const struct wal *wal)
 {
     return RECORD_BATCH_BYTES + RECORD_SEGMENT_BYTES +
            record_padded(RECORD_BASE_BYTES + wal->base.configuration.bytes) +
-           RECORD_HARD_STATE_BYTES + (wal->has_snapshot ? RECORD_SNAPSHOT_BYTES : 0);
+           RECORD_HARD_STATE_BYTES +
+           (wal->has_snapshot ? record_padded(record_snapshot_bytes(&wal->snapshot)) : 0);
 }
 
 int file_write_head(struct wal *wal, int fd, uint32_t crc_before, struct segment *segment,

@@ -31,6 +31,12 @@ struct segment {
     bool is_scanned;     /* its points are in the table */
 };
 
+/* A snapshot that reading has met, and that the log could begin behind. */
+struct footing {
+    struct wal_snapshot snapshot; /* its configuration lies in the buf */
+    struct buf configuration;
+};
+
 /* A file with room for a segment. */
 struct wal_file {
     int fd;
@@ -59,7 +65,8 @@ struct wal {
     struct wal_base base; /* its configuration lies in the buf */
     struct buf base_configuration;
     struct wal_hard_state hard;
-    struct wal_snapshot snapshot;
+    struct wal_snapshot snapshot; /* its configuration lies in the buf */
+    struct buf snapshot_configuration;
     bool has_snapshot;
 
     /* Reading. */
@@ -70,6 +77,10 @@ struct wal {
     size_t reading;       /* position of the segment being read */
     size_t reading_first; /* and of the one that reading began with */
     uint64_t torn_bytes;
+    uint64_t reach; /* what was read has all entries behind it */
+    struct footing *footings;
+    size_t footing_count;
+    bool is_at_end; /* no record is left in the files */
 
     /* Appending. While reading: where the last segment's records end. */
     struct wal_file file;
@@ -117,8 +128,9 @@ void wal_add_segment(struct wal *wal, const struct segment *segment);
 /* A copy of the last one. */
 struct segment wal_last_segment(struct wal *wal);
 
-/* Takes a base over into wal->base; configuration is copied. */
+/* Takes a base over into wal->base, a snapshot into wal->snapshot; configurations are copied. */
 void wal_set_base(struct wal *wal, const struct wal_base *base);
+void wal_set_snapshot(struct wal *wal, const struct wal_snapshot *snapshot);
 
 /* ---- file.c: whole files ---- */
 
@@ -176,4 +188,6 @@ int replay_open_segment(struct wal *wal, const struct segment *segment, struct r
         struct reader_batch *ret_batch, struct err *err);
 
 /* Whether a record that came whole from disk continues a log that ends with last_index on base_index. */
+void replay_drop_footings(struct wal *wal);
+
 bool replay_is_sound(const struct wal_record *record, uint64_t last_index, uint64_t base_index);

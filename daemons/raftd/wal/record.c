@@ -12,6 +12,7 @@ static_assert(RECORD_ENTRY_BYTES == 40, "the format on disk is fixed");
 
 enum {
     BASE_FLAG_RESET = 1,
+    SNAPSHOT_FLAG_BASE = 1,
     CRC_AT = 8,      /* of the crc within a header */
     CRC_COVERED = 8, /* bytes of the header before the crc */
 };
@@ -44,6 +45,14 @@ static uint8_t *put_u64(uint8_t *at, uint64_t value)
     value = htole64(value);
     memcpy(at, &value, sizeof(value));
     return at + sizeof(value);
+}
+
+static uint8_t *put_span(uint8_t *at, struct span span)
+{
+    if (span.bytes > 0) {
+        memcpy(at, span.data, span.bytes);
+    }
+    return at + span.bytes;
 }
 
 /* ---- Parsing -------------------------------------------------------------------------------------------------- */
@@ -158,7 +167,30 @@ static bool decode_entry(struct span payload, struct wal_entry *ret_entry)
     return kind <= UINT8_MAX;
 }
 
-/* HARD_STATE, CUT and SNAPSHOT: a zero and so many numbers. */
+static bool decode_snapshot(struct span payload, struct wal_snapshot *ret_snapshot)
+{
+    size_t short_bytes = RECORD_SNAPSHOT_BYTES - RECORD_HEADER_BYTES;
+    size_t base_bytes = RECORD_SNAPSHOT_BASE_BYTES - RECORD_HEADER_BYTES;
+    if (payload.bytes < short_bytes) {
+        return false;
+    }
+    const uint8_t *at = payload.data;
+    uint32_t flags = get_u32(&at);
+    *ret_snapshot = (struct wal_snapshot){ .is_base = flags == SNAPSHOT_FLAG_BASE };
+    ret_snapshot->index = get_u64(&at);
+    ret_snapshot->term = get_u64(&at);
+    if (!ret_snapshot->is_base) {
+        return flags == 0 && payload.bytes == short_bytes;
+    }
+    if (payload.bytes < base_bytes) {
+        return false;
+    }
+    ret_snapshot->cluster_time_ns = get_u64(&at);
+    ret_snapshot->configuration = span_from(payload, base_bytes);
+    return true;
+}
+
+/* HARD_STATE and CUT: a zero and so many numbers. */
 static bool decode_numbers(struct span payload, uint64_t *ret_numbers, size_t number_count)
 {
     const uint8_t *at = payload.data;
@@ -192,12 +224,8 @@ bool record_decode(const struct record *record, struct wal_record *ret_record)
         ret_record->kind = WAL_RECORD_CUT;
         return decode_numbers(record->payload, &ret_record->cut_index, 1);
     case RECORD_SNAPSHOT:
-        if (!decode_numbers(record->payload, numbers, 2)) {
-            return false;
-        }
         ret_record->kind = WAL_RECORD_SNAPSHOT;
-        ret_record->snapshot = (struct wal_snapshot){ numbers[0], numbers[1] };
-        return true;
+        return decode_snapshot(record->payload, &ret_record->snapshot);
     default:
         return false;
     }
@@ -273,10 +301,7 @@ uint8_t *record_put_base(uint8_t *at, const struct wal_base *base, uint32_t *crc
     at = put_u64(at, base->cluster_time_ns);
     at = put_u64(at, base->cluster_id);
     at = put_u64(at, base->member_id);
-    if (base->configuration.bytes > 0) {
-        memcpy(at, base->configuration.data, base->configuration.bytes);
-        at += base->configuration.bytes;
-    }
+    at = put_span(at, base->configuration);
     return finish(record, at, crc);
 }
 
@@ -302,10 +327,24 @@ uint8_t *record_put_cut(uint8_t *at, uint64_t index, uint32_t *crc)
     return put_numbers(at, RECORD_CUT, &index, 1, crc);
 }
 
+uint64_t record_snapshot_bytes(const struct wal_snapshot *snapshot)
+{
+    return snapshot->is_base ? RECORD_SNAPSHOT_BASE_BYTES + snapshot->configuration.bytes
+                             : RECORD_SNAPSHOT_BYTES;
+}
+
 uint8_t *record_put_snapshot(uint8_t *at, const struct wal_snapshot *snapshot, uint32_t *crc)
 {
-    uint64_t numbers[] = { snapshot->index, snapshot->term };
-    return put_numbers(at, RECORD_SNAPSHOT, numbers, ARRAY_COUNT(numbers), crc);
+    uint8_t *record = at;
+    at = begin(record, RECORD_SNAPSHOT, record_snapshot_bytes(snapshot) - RECORD_HEADER_BYTES);
+    at = put_u32(at, snapshot->is_base ? SNAPSHOT_FLAG_BASE : 0);
+    at = put_u64(at, snapshot->index);
+    at = put_u64(at, snapshot->term);
+    if (snapshot->is_base) {
+        at = put_u64(at, snapshot->cluster_time_ns);
+        at = put_span(at, snapshot->configuration);
+    }
+    return finish(record, at, crc);
 }
 
 uint8_t *record_put_entry_head(uint8_t *at, const struct wal_entry *entry, uint32_t *crc)

@@ -18,6 +18,7 @@
  *    CUT         u32 0 | u64 index
  *    ENTRY       u32 kind | u64 index | u64 term | u64 time | data
  *    SNAPSHOT    u32 0 | u64 index | u64 term
+ *                u32 1 | u64 index | u64 term | u64 time | configuration
  *
  * A segment's first batch is SEGMENT, BASE, HARD_STATE and, once there was one, SNAPSHOT; its crc_before is the
  * last crc of the segment before. `synced` is the offset up to which the segment was known to be on disk when the
@@ -48,6 +49,7 @@ enum {
     RECORD_CUT_BYTES = RECORD_HEADER_BYTES + 4 + 8,
     RECORD_ENTRY_BYTES = RECORD_HEADER_BYTES + 4 + 3 * 8,
     RECORD_SNAPSHOT_BYTES = RECORD_HEADER_BYTES + 4 + 2 * 8,
+    RECORD_SNAPSHOT_BASE_BYTES = RECORD_SNAPSHOT_BYTES + 8, /* and the configuration */
 };
 
 /* A record as it lies in memory. */
@@ -72,6 +74,9 @@ struct record_segment {
     uint64_t seq;
     uint64_t first_index;
 };
+
+/* Without the padding. */
+uint64_t record_snapshot_bytes(const struct wal_snapshot *snapshot);
 
 static inline uint64_t record_padded(uint64_t bytes)
 {

@@ -64,7 +64,7 @@ static int begin_segment(struct wal *wal, struct err *err)
     segment->crc_before = wal->batch.header.crc_before;
     segment->is_scanned = true;
     if (is_first) {
-        wal->last_index = segment->name.first_index - 1;
+        wal->last_index = wal->reach = segment->name.first_index - 1;
         return 0;
     }
     char name_before[NAMES_SEGMENT_BYTES];
@@ -125,6 +125,83 @@ bool replay_is_sound(const struct wal_record *record, uint64_t last_index, uint6
     return false;
 }
 
+/* ---- What the log can begin behind ---------------------------------------------------------------------------- */
+
+void replay_drop_footings(struct wal *wal)
+{
+    for (size_t i = 0; i < wal->footing_count; i++) {
+        buf_fini(&wal->footings[i].configuration);
+    }
+    free(wal->footings);
+    wal->footings = NULL;
+    wal->footing_count = 0;
+}
+
+static void note_footing(struct wal *wal, const struct wal_snapshot *snapshot)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < wal->footing_count; i++) {
+        if (wal->footings[i].snapshot.index < wal->base.index) {
+            buf_fini(&wal->footings[i].configuration);
+        } else {
+            wal->footings[kept++] = wal->footings[i];
+        }
+    }
+    wal->footing_count = kept;
+    if (!snapshot->is_base) {
+        return;
+    }
+    wal->footings = xrealloc(wal->footings, (wal->footing_count + 1) * sizeof(wal->footings[0]));
+    struct footing *footing = &wal->footings[wal->footing_count++];
+    *footing = (struct footing){ .snapshot = *snapshot };
+    buf_append_span(&footing->configuration, snapshot->configuration);
+    footing->snapshot.configuration = buf_span(&footing->configuration);
+}
+
+/* The oldest with all entries behind it; NULL if none. */
+static const struct footing *find_footing(const struct wal *wal)
+{
+    const struct footing *found = NULL;
+    for (size_t i = 0; i < wal->footing_count; i++) {
+        const struct footing *footing = &wal->footings[i];
+        uint64_t index = footing->snapshot.index;
+        bool is_fit = index >= wal->reach && index >= wal->base.index && index <= wal->last_index;
+        if (is_fit && (found == NULL || index < found->snapshot.index)) {
+            found = footing;
+        }
+    }
+    return found;
+}
+
+/* All was read. 0 if the log has what its base needs; 1 if it lacks the beginning of that, and ret_record is the base
+ * that it can stand on instead. */
+static int find_base(const struct wal *wal, struct wal_record *ret_record, struct err *err)
+{
+    if (wal->reach <= wal->base.index) {
+        return 0;
+    }
+    const struct footing *footing = find_footing(wal);
+    if (footing == NULL) {
+        uint64_t newest =
+                wal->snapshot.is_base ? MAX(wal->base.index, wal->snapshot.index) : wal->base.index;
+        char name[NAMES_SEGMENT_BYTES];
+        names_format(&wal->segments[wal->reading_first].name, name);
+        return err_set(err, -ENODATA,
+                "the log begins with %s, but entries from %" PRIu64 " on are needed", name,
+                newest + 1);
+    }
+    ret_record->kind = WAL_RECORD_BASE;
+    ret_record->base = wal->base;
+    ret_record->base.reset = false;
+    ret_record->base.index = footing->snapshot.index;
+    ret_record->base.term = footing->snapshot.term;
+    ret_record->base.cluster_time_ns = footing->snapshot.cluster_time_ns;
+    ret_record->base.configuration = footing->snapshot.configuration;
+    return 1;
+}
+
+/* ---- The state of the log ------------------------------------------------------------------------------------- */
+
 static void apply(struct wal *wal, const struct wal_record *record, uint64_t offset)
 {
     uint64_t seq = wal->segments[wal->reading].name.seq;
@@ -132,7 +209,7 @@ static void apply(struct wal *wal, const struct wal_record *record, uint64_t off
     case WAL_RECORD_BASE:
         wal_set_base(wal, &record->base);
         if (record->base.reset) {
-            wal->last_index = record->base.index;
+            wal->last_index = wal->reach = record->base.index;
             points_reset(&wal->points);
             wal->void_before_seq = seq;
         }
@@ -143,6 +220,7 @@ static void apply(struct wal *wal, const struct wal_record *record, uint64_t off
     case WAL_RECORD_CUT:
         if (record->cut_index < wal->last_index) {
             wal->last_index = record->cut_index;
+            wal->reach = MIN(wal->reach, record->cut_index);
             points_cut(&wal->points, record->cut_index);
         }
         break;
@@ -151,8 +229,8 @@ static void apply(struct wal *wal, const struct wal_record *record, uint64_t off
         points_note(&wal->points, record->entry.index, seq, wal->batch.header.offset, offset);
         break;
     case WAL_RECORD_SNAPSHOT:
-        wal->snapshot = record->snapshot;
-        wal->has_snapshot = true;
+        wal_set_snapshot(wal, &record->snapshot);
+        note_footing(wal, &record->snapshot);
         break;
     }
 }
@@ -202,22 +280,15 @@ static int take_record(struct wal *wal, const struct record *record, uint64_t of
     return 1;
 }
 
-/* The last record was read. */
-static int finish(struct wal *wal, struct err *err)
+/* The last record was read. What the log stands on in its files stays what it was, though it be missing: the next
+ * base that is written lies behind it. */
+static void finish(struct wal *wal)
 {
-    const struct segment *first = &wal->segments[wal->reading_first];
-    if (first->name.first_index > wal->base.index + 1) {
-        char name[NAMES_SEGMENT_BYTES];
-        names_format(&first->name, name);
-        return err_set(err, -ENODATA,
-                "the log begins with %s, but entries from %" PRIu64 " on are needed", name,
-                wal->base.index + 1);
-    }
+    replay_drop_footings(wal);
     wal->base_index_synced = wal->base.index;
     wal->purge_index_max = wal->base.index + 1;
     wal->end_shared = wal->end;
     wal->mode = WAL_MODE_READ;
-    return 0;
 }
 
 int wal_read(struct wal *wal, struct wal_record *ret_record, struct err *err)
@@ -225,7 +296,7 @@ int wal_read(struct wal *wal, struct wal_record *ret_record, struct err *err)
     INVARIANT(wal->mode == WAL_MODE_READING);
     TRY(wal_check_failed(wal, err));
     int r = 0;
-    while (r == 0) {
+    while (r == 0 && !wal->is_at_end) {
         struct record record;
         uint64_t offset;
         if (wal->is_in_batch && reader_next_record(&wal->batch, &record, &offset)) {
@@ -233,14 +304,18 @@ int wal_read(struct wal *wal, struct wal_record *ret_record, struct err *err)
             continue;
         }
         r = next_batch(wal, err);
-        if (r == 0) {
-            r = finish(wal, err);
-            if (r == 0) {
-                return 0;
-            }
-        } else if (r > 0) {
+        wal->is_at_end = r == 0;
+        if (r > 0) {
             r = 0;
+        } else if (r == 0) {
+            r = find_base(wal, ret_record, err);
         }
     }
-    return r > 0 ? r : wal_fail(wal, err, r);
+    if (r < 0) {
+        return wal_fail(wal, err, r);
+    }
+    if (r == 0) {
+        finish(wal);
+    }
+    return r;
 }

@@ -72,6 +72,17 @@ void wal_set_base(struct wal *wal, const struct wal_base *base)
     wal->base.configuration = buf_span(&wal->base_configuration);
 }
 
+void wal_set_snapshot(struct wal *wal, const struct wal_snapshot *snapshot)
+{
+    INVARIANT(snapshot->configuration.data == NULL ||
+              snapshot->configuration.data != wal->snapshot_configuration.data);
+    wal->snapshot = *snapshot;
+    wal->has_snapshot = true;
+    buf_clear(&wal->snapshot_configuration);
+    buf_append_span(&wal->snapshot_configuration, snapshot->configuration);
+    wal->snapshot.configuration = buf_span(&wal->snapshot_configuration);
+}
+
 /* ---- Life ----------------------------------------------------------------------------------------------------- */
 
 static struct wal *wal_new(const struct wal_config *config)
@@ -132,7 +143,9 @@ struct wal *wal_close(struct wal *wal)
     (void)pthread_mutex_destroy(&wal->purge_mutex);
     (void)pthread_cond_destroy(&wal->spare_idle);
     (void)pthread_cond_destroy(&wal->sync_ended);
+    replay_drop_footings(wal);
     buf_fini(&wal->base_configuration);
+    buf_fini(&wal->snapshot_configuration);
     buf_fini(&wal->staging);
     buf_fini(&wal->parts);
     buf_fini(&wal->window);

@@ -64,9 +64,13 @@ struct wal_base {
     struct span configuration; /* voters, learners, removed ids, peer URLs: opaque here */
 };
 
+/* A snapshot file. With what a base says of its index, the log can begin behind it should what is older be missing. */
 struct wal_snapshot {
     uint64_t index;
     uint64_t term;
+    bool is_base; /* the rest is known */
+    uint64_t cluster_time_ns;
+    struct span configuration;
 };
 
 /* One write of the raft core. Parts that are absent are NULL or 0. On disk, and when read back, they come in
@@ -123,7 +127,10 @@ int wal_open(const struct wal_config *config, struct wal **ret_wal, struct err *
 /* The next record: 1, with *ret_record set; 0 after the last. Reading starts far enough back that all
  * entries after the last base come; the first records are always a base and a hard state. A cut or a reset
  * base voids entries read before it. The configuration to start with: that of the last base, then the
- * entries after its index. A torn tail ends the log silently (wal_torn_bytes); -EBADMSG is damage. */
+ * entries after its index. A torn tail ends the log silently (wal_torn_bytes); -EBADMSG is damage.
+ *
+ * Where the oldest segments are missing, and entries behind the base with them, the last record is a base that no file
+ * holds: the oldest recorded snapshot (is_base) whose entries behind it are all there. -ENODATA where there is none. */
 int wal_read(struct wal *wal, struct wal_record *ret_record, struct err *err);
 
 /* From reading (all was read) to appending: rewrites the last segment, syncs file and directory. After

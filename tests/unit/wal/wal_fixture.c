@@ -198,7 +198,13 @@ static void add_base(struct script *script, struct wal_write *write)
     } else if (kind < 8) {
         script->base = fixture_base;
         script->base.index = MAX(model->base_index, MIN(model->hard.commit, model->last_index));
-        script->snapshot = (struct wal_snapshot){ script->base.index, model->hard.term };
+        script->snapshot = (struct wal_snapshot){
+            .index = script->base.index, .term = model->hard.term, .is_base = draw(script, 2) == 0
+        };
+        if (script->snapshot.is_base) {
+            script->snapshot.cluster_time_ns = script->base.index * 10;
+            script->snapshot.configuration = fixture_base.configuration;
+        }
         write->snapshot = &script->snapshot;
     } else {
         return;
