@@ -10,15 +10,11 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "daemons/stored/files.h"
+#include "daemons/stored/throttle.h"
 #include "daemons/stored/stored_impl.h"
 
 enum {
     RETRY_MS = 10000,
-    PAUSE_MS_MAX = 250, /* raftd takes a second without progress for a stall */
-    /* What the file may grow by: at first, and once it has doubled. */
-    GROWTH_BYTES_PER_MS_FIRST = 256 * 1024,
-    GROWTH_BYTES_PER_MS_LAST = 16 * 1024,
-    GROWTH_BYTES_MIN = 64 * 1024 * 1024,
     STATUS_STORAGE = 3,
 };
 
@@ -274,21 +270,9 @@ void jobs_stop(struct stored *stored)
 uint64_t jobs_pause_ms(const struct stored *stored, uint64_t grown_bytes)
 {
     const struct snapshots *snapshots = &stored->snapshots;
-    uint64_t start_bytes = snapshots->file_bytes_at_start;
 
     bool copying = snapshots->job.kind == JOB_MAKE_SNAPSHOT || snapshots->job.kind == JOB_COMPACT;
-    if (!copying || grown_bytes == 0) {
-        return 0;
-    }
-    uint64_t free_bytes = MAX(start_bytes / 4, (uint64_t)GROWTH_BYTES_MIN);
-    uint64_t now_bytes = state_writer_file_bytes(snapshots->job.writer);
-    if (now_bytes < start_bytes + free_bytes) {
-        return 0;
-    }
-    uint64_t slow_bytes = MAX(start_bytes, 2 * free_bytes) - free_bytes;
-    uint64_t beyond_bytes = MIN(now_bytes - start_bytes - free_bytes, slow_bytes);
-    uint64_t per_ms =
-            GROWTH_BYTES_PER_MS_FIRST -
-            (GROWTH_BYTES_PER_MS_FIRST - GROWTH_BYTES_PER_MS_LAST) * beyond_bytes / slow_bytes;
-    return MIN(grown_bytes / per_ms, (uint64_t)PAUSE_MS_MAX);
+    return copying ? throttle_ms(snapshots->file_bytes_at_start,
+                             state_writer_file_bytes(snapshots->job.writer), grown_bytes)
+                   : 0;
 }
