@@ -1,15 +1,16 @@
 """Thousands of connections that never come to an end: whoever else comes is served as if they were not there."""
 
 import contextlib
-import itertools
+import json
 import resource
-import socket
-import threading
+import subprocess
+import sys
 import time
 
 import pytest
 
 import harness
+import slow_clients
 from harness import Keys, exchange, poll
 from harness.faults import Writers
 from sizes import sized
@@ -17,68 +18,42 @@ from test_components import Readers
 
 pytestmark = [pytest.mark.ours, pytest.mark.limit(300)]
 
-PUT = b"PUT /v2/keys/slow HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100000\r\n\r\n"
-
-# What each says, and of which it goes on to say a byte now and then.
-BEGINNINGS = {
-    "nothing": (b"", b""),
-    "half a request line": (b"GET /v2/ke", b"y"),
-    "half a head": (b"GET /v2/keys/read HTTP/1.1\r\nHost: a\r\nX-Slow: ", b"x"),
-    "half a body": (PUT + b"value=", b"v"),
-    "half a chunk": (PUT.replace(b"Content-Length: 100000", b"Transfer-Encoding: chunked") + b"ffff\r\nvalue=", b"v"),
-    "an answer that is not read": (b"GET /v2/keys/big HTTP/1.1\r\nHost: a\r\n\r\n" * 20, b""),
-}
+# When a gatewayd may end one of these: docs/configuration.md. A connection holds no more than the rest of a turn before it is counted.
+HARMLESS_S = {kind.name: 300 if kind.name == "nothing" else 60 for kind in slow_clients.HARMLESS}
+HOLDING_S = {kind.name: 5 for kind in slow_clients.HOLDING}
+TURN_S = 1
 
 
 class SlowClients:
-    """So many connections, of each kind the same number; drips: each 50 ms some of them say one byte more."""
+    """Connections that never come to an end: {kind: count}; with keep, who is ended comes again."""
 
-    def __init__(self, port, count):
-        self.sockets, self.dripped = [], 0
-        self.harmless = []  # Those that hold no memory: who lets answers lie may have to make way after 5 s.
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._drip, daemon=True)
-        kinds = itertools.cycle(BEGINNINGS.items())
-        for _ in range(count):
-            kind, (beginning, more) = next(kinds)
-            each = socket.socket()
-            if not more:  # For those that do not read: the less lies in the kernel.
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            each.connect(("127.0.0.1", port))
-            each.send(beginning)
-            each.setblocking(False)
-            self.sockets.append((each, more))
-            if kind != "an answer that is not read":
-                self.harmless.append(each)
+    def __init__(self, port, counts, keep=False):
+        self._command = [sys.executable, slow_clients.__file__, str(port), json.dumps(counts)] + ["keep"] * keep
 
     def __enter__(self):
-        self._thread.start()
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         return self
 
     def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join(10)
-        for each, _ in self.sockets:
-            each.close()
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._process.stdout.close()
 
-    def _drip(self):
-        dripping = itertools.cycle([pair for pair in self.sockets if pair[1]])
-        while not self._stop.wait(0.05):
-            for each, more in itertools.islice(dripping, 200):
-                with contextlib.suppress(OSError):
-                    self.dripped += each.send(more)
+    def tell(self):
+        """{kind: {"wanted", "open", "ended", "dripped", "youngest_s", "answers"}}"""
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
 
-    def still_there(self):
-        """How many of the harmless the server has not closed."""
-        there = 0
-        for each in self.harmless:
-            try:
-                there += each.recv(1, socket.MSG_PEEK) != b""
-            except BlockingIOError:
-                there += 1
-            except OSError:
-                pass
-        return there
+    def are_there(self, kinds):
+        told = self.tell()
+        return all(told[kind]["open"] == told[kind]["wanted"] for kind in kinds)
+
+    def ended_early(self, limits_s):
+        """The kinds of which the server ended one before its time, as told of them."""
+        told = self.tell()
+        return {kind: told[kind] for kind, limit_s in limits_s.items()
+                if told[kind]["ended"] and told[kind]["youngest_s"] < limit_s - TURN_S}
 
 
 def serve_others(port, prefix, seconds):
@@ -95,9 +70,11 @@ def serve_others(port, prefix, seconds):
 
 
 def test_half_open_and_slow_connections_leave_other_clients_served(many_files, measured):
+    """Those are there that hold nothing, and as many again by tenths of those that hold memory and make way for others: they come again."""
     count = sized(1000, 10000, 10000)
-    if many_files < count + 500:
-        pytest.skip("at most %d files may be open here; this takes %d" % (many_files, count + 500))
+    if many_files < 1.2 * count + 500:
+        pytest.skip("at most %d files may be open here; this takes %d" % (many_files, 1.2 * count + 500))
+    counts = dict.fromkeys(HARMLESS_S, count // len(HARMLESS_S)) | dict.fromkeys(HOLDING_S, count // 10)
     with harness.new_server(quick_clock=True) as server:
         server.start()
         keys = Keys(server.port)
@@ -105,14 +82,19 @@ def test_half_open_and_slow_connections_leave_other_clients_served(many_files, m
         keys.put("/big", "b" * 200000)
         keys.close()
         alone = serve_others(server.port, "/alone", sized(1, 3, 10))
-        with SlowClients(server.port, count) as slow:
-            time.sleep(1)
-            beside = serve_others(server.port, "/beside", sized(2, 5, 30))
-            assert slow.still_there() >= 0.99 * len(slow.harmless), "the slow ones were not there at all"
-            assert slow.dripped > 0
+        with SlowClients(server.port, counts, keep=True) as slow:
+            poll(lambda: slow.are_there(HARMLESS_S), 120, "all slow ones are there")
+            poll(lambda: int(server.status("gatewayd")["gatewayd_connections"]) >= count, 60, "and accepted")
+            beside = serve_others(server.port, "/beside", sized(2, 8, 30))
+            assert slow.ended_early(HARMLESS_S) == {}
+            assert slow.ended_early(HOLDING_S) == {}
+            told = slow.tell()
+            assert all(told[kind.name]["dripped"] > 0 for kind in slow_clients.KINDS.values() if kind.more)
             own_kib, _ = server.memory_kib()
-        measured.say("beside %d half-open and slow connections: slowest read %.0f ms, write %.0f ms (alone: %.0f and %.0f ms); "
-                     "%.0f MiB in all processes" % (count, 1000 * beside[0], 1000 * beside[1], 1000 * alone[0], 1000 * alone[1], own_kib / 1024))
+            made_way = int(server.status("gatewayd")["gatewayd_connections_cut_total"])
+        measured.say("beside %d half-open and slow connections, and %d that hold memory, %d of which made way: slowest read %.0f ms, write %.0f ms "
+                     "(alone: %.0f and %.0f ms); %.0f MiB in all processes" % (
+                         count, count // 5, made_way, 1000 * beside[0], 1000 * beside[1], 1000 * alone[0], 1000 * alone[1], own_kib / 1024))
         assert exchange(server.port, "GET", "/v2/keys/read").status == 200
 
 
@@ -127,7 +109,8 @@ def test_more_connections_than_files_turn_newcomers_away_and_nobody_else(many_fi
         server.start()
         keys = Keys(server.port)
         keys.put("/read", "v")
-        with SlowClients(server.port, limit + 100):
+        with SlowClients(server.port, dict.fromkeys(HARMLESS_S, (limit + 100) // len(HARMLESS_S))) as slow:
+            poll(lambda: all(one["open"] + one["ended"] == one["wanted"] for one in slow.tell().values()), 30, "all have tried")
             answers = []
             for _ in range(20):
                 with contextlib.suppress(OSError, harness.wire.WireError):
