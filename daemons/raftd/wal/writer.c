@@ -209,20 +209,22 @@ static void end_appending(struct writer *writer, const struct group *group)
     }
 }
 
-static void await_turn(struct writer *writer, const struct group *group)
+/* What has queued up by then came while the group was synced. What comes once its answers are told may be the same
+ * clients again: counted twice, they would be waited for in vain. */
+static void await_turn(struct writer *writer, struct group *group)
 {
     (void)pthread_mutex_lock(&writer->mutex);
     while (writer->turns_done != group->turn) {
         (void)pthread_cond_wait(&writer->turned, &writer->mutex);
     }
+    group->pace.queued = writer->queued_entries;
     (void)pthread_mutex_unlock(&writer->mutex);
 }
 
 /* Called and returns with the mutex held; the turn is the group's. */
-static void end_group(struct writer *writer, struct group *group)
+static void end_group(struct writer *writer, const struct group *group)
 {
     bool wants_prepare = wal_wants_prepare(writer->wal);
-    group->pace.queued = writer->queued_entries;
     if (group->has_sync) {
         pace_done(&writer->pace, &group->pace);
     }

@@ -31,6 +31,7 @@ struct bench {
     unsigned first;   /* the number of the one that has waited longest */
     unsigned passes;  /* that may go through the closed gate, but for the first */
     bool fails_first; /* that one, once it is let through */
+    bool lingers;     /* the writer, after it has told what is done */
     unsigned batch_count;
     unsigned done_count;
     uint64_t done_seqs[ITEMS];
@@ -151,6 +152,17 @@ static void on_done(void *user, struct list *items, const struct err *err)
     }
     bench->batch_count++;
     bench->last_code = err->code;
+    (void)pthread_cond_broadcast(&bench->changed);
+    while (bench->lingers) {
+        (void)pthread_cond_wait(&bench->changed, &bench->mutex);
+    }
+    (void)pthread_mutex_unlock(&bench->mutex);
+}
+
+static void set_lingers(struct bench *bench, bool lingers)
+{
+    (void)pthread_mutex_lock(&bench->mutex);
+    bench->lingers = lingers;
     (void)pthread_cond_broadcast(&bench->changed);
     (void)pthread_mutex_unlock(&bench->mutex);
 }
@@ -464,12 +476,15 @@ static void company_that_has_come_is_not_waited_for(void **state)
     writer_submit(bench->writer, item_of_several(bench, 3, 4));
     await_waiting_sync(bench);
     (void)usleep(2000); /* a slow disk, with four clients */
+    set_lingers(bench, true);
     open_gate(bench);
     await_done(bench, 1);
     is_patient = true;
     unsigned awaited_before = company_awaited;
     unsigned in_vain_before = company_in_vain;
-    writer_submit(bench->writer, item_of(bench, 4));
+    writer_submit(bench->writer,
+            item_of(bench, 4)); /* one is back before the writer: it did not queue up meanwhile */
+    set_lingers(bench, false);
     while (company_awaited == awaited_before) {
         (void)usleep(100);
     }
