@@ -13,6 +13,7 @@ import time
 
 import harness
 from harness.places import file_system, scratch_root
+from harness.server import compile_c
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 REFUSED_FILE_SYSTEMS = ("tmpfs", "ramfs", "overlay", "devtmpfs")
@@ -33,9 +34,7 @@ def load_binary():
     """Compiles load.c once per run."""
     global _load
     if _load is None:
-        _load = os.path.join(scratch_root(), "load")
-        subprocess.run([os.environ.get("CC", "cc"), "-std=gnu17", "-D_GNU_SOURCE", "-O2", "-o", _load, os.path.join(HERE, "load.c")],
-                       check=True)
+        _load = compile_c("load", os.path.join(HERE, "load.c"))
     return _load
 
 

@@ -24,6 +24,7 @@ import bench_cluster  # noqa: E402, F401: registers its rows
 import harness  # noqa: E402
 from bench_tools import Refused, Void, check_place, measure_sync, need, version_of  # noqa: E402
 from harness.places import scratch_root  # noqa: E402
+from harness.server import compiler  # noqa: E402
 
 
 class Report:
@@ -100,7 +101,7 @@ def main():
         million=arguments.million if not arguments.smoke else min(arguments.million, 5000), smoke=arguments.smoke)
     report = Report(kinds)
     try:
-        for tool in ("wrk", "strace", os.environ.get("CC", "cc")):
+        for tool in ("wrk", "strace", compiler()[0]):
             need(tool)
         kind_of_disk = check_place(scratch_root())
         sync_ms = measure_sync(scratch_root())

@@ -3,11 +3,9 @@
 import mmap
 import os
 import struct
-import subprocess
 import time
 
-from harness.places import scratch_root
-from harness.server import SOURCE
+from harness.server import SOURCE, compile_c
 
 HOUR_S = 3600
 _library = None
@@ -17,10 +15,7 @@ def library():
     """clock.c, compiled once a run."""
     global _library
     if _library is None:
-        path = os.path.join(scratch_root(), "clock.so")
-        subprocess.run([os.environ.get("CC", "cc"), "-std=gnu17", "-D_GNU_SOURCE", "-O2", "-shared", "-fPIC",
-                        os.path.join(SOURCE, "tests", "cluster", "clock.c"), "-o", path, "-ldl"], check=True)
-        _library = path
+        _library = compile_c("clock.so", os.path.join(SOURCE, "tests", "cluster", "clock.c"), "-shared", "-fPIC", "-ldl")
     return _library
 
 

@@ -20,6 +20,7 @@ def first_seed():
     return int(os.environ.get("QUORATE_TEST_SEED", 0)) or int(time.time()) % 1000000 * 100
 
 
+@pytest.mark.limit(900)  # 20,000 requests to each of two servers, one after the other
 def test_random_requests_are_answered_alike():
     steps = int(os.environ.get("QUORATE_TEST_STEPS", 0)) or STEPS[os.environ.get("QUORATE_TEST_SIZE", "default")]
     seed = first_seed()

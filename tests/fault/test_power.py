@@ -9,8 +9,8 @@ import random
 import pytest
 
 import harness
-from flood import Flood
 from harness import Keys
+from harness.flood import Flood
 from harness.faults import Writers, another_boot
 from sizes import sized
 

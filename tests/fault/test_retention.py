@@ -9,8 +9,8 @@ import time
 import pytest
 
 import harness
-from flood import Flood
 from harness import Keys, exchange, poll
+from harness.flood import Flood
 from harness.wire import FORM
 from sizes import sized
 from specimen import start_or_refusal

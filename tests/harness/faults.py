@@ -15,7 +15,7 @@ import time
 
 from harness.keys import Keys
 from harness.places import scratch_root
-from harness.server import SOURCE
+from harness.server import SOURCE, compile_c
 from harness.wire import Connection, WireError
 
 CLONE_NEWNS = 0x00020000
@@ -36,9 +36,7 @@ class Shim:
         self.log_path = os.path.join(folder, "shim-log")
         self.set()
         if Shim._library is None:
-            Shim._library = os.path.join(scratch_root(), "shim.so")
-            subprocess.run([os.environ.get("CC", "cc"), "-std=gnu17", "-D_GNU_SOURCE", "-O2", "-shared", "-fPIC",
-                            os.path.join(SOURCE, "tests", "fault", "shim.c"), "-o", Shim._library, "-ldl"], check=True)
+            Shim._library = compile_c("shim.so", os.path.join(SOURCE, "tests", "fault", "shim.c"), "-shared", "-fPIC", "-ldl")
 
     @property
     def env(self):

@@ -8,6 +8,7 @@ chooses. Each runs in a session of its own with a parent-death signal: whatever 
 import contextlib
 import ctypes
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,18 @@ def target_name():
 
 def build_dir():
     return os.path.join(SOURCE, os.environ.get("QUORATE_BUILD", "build"))
+
+
+def compiler():
+    """$CC as make takes it: a program and its first arguments, "ccache cc"."""
+    return shlex.split(os.environ.get("CC", "")) or ["cc"]
+
+
+def compile_c(name, source, *flags):
+    """Compiles a source into this run's folder; returns the path of what was made."""
+    made = os.path.join(scratch_root(), name)
+    subprocess.run([*compiler(), "-std=gnu17", "-D_GNU_SOURCE", "-O2", source, "-o", made, *flags], check=True)
+    return made
 
 
 def _die_with_parent():
