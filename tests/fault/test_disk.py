@@ -68,17 +68,18 @@ def test_a_full_disk_refuses_writes_keeps_reads_and_resumes():
 
 
 WRITE_SITES = ["write", "pwrite", "writev", "pwritev", "fallocate", "ftruncate", "rename", "any"]
+NTHS = sized([1], [1, 3, 9], range(1, 60))
 
 
 @pytest.mark.slow
+@pytest.mark.limit(120 + len(WRITE_SITES) * len(NTHS) * 10)
 @pytest.mark.parametrize("path", ["/wal/", "/state/", "/snap/"])
 def test_no_space_at_each_write_site_loses_nothing(shim, path):
     """The nth call and all behind it fail with ENOSPC; then there is space again. Every site has its turn."""
-    nths = sized([1], [1, 3, 9], range(1, 60))
     with harness.new_server(["--snapshot-count=50"], env=shim.env, quick_clock=True) as server:
         server.start()
         for call in WRITE_SITES:
-            for nth in nths:
+            for nth in NTHS:
                 shim.forget()
                 with Writers(server.port, "/%s%s%d" % (call, path.replace("/", ""), nth), count=4, timeout=4) as writers:
                     writers.wait_for(20)

@@ -13,7 +13,7 @@ from harness import Keys, poll
 from harness.faults import Writers
 from harness.server import DAEMONS
 
-pytestmark = pytest.mark.limit(900)
+ROUNDS = sized(8, 100, 1000)
 
 
 def victims(server):
@@ -28,14 +28,14 @@ def kill_one(server, name):
     poll(lambda: any(pid != old for pid in server.pids().get(name, [])), 15, name + " is started again")
 
 
+@pytest.mark.limit(120 + ROUNDS * 8)
 def test_rounds_of_kill_9_lose_nothing():
-    rounds = sized(8, 100, 1000)
     choice = random.Random(int(os.environ.get("QUORATE_TEST_SEED", 1)))
     with harness.new_server(quick_clock=True) as server:
         server.start()
-        for batch in range(0, rounds, 10):
+        for batch in range(0, ROUNDS, 10):
             with Writers(server.port, "/batch%d" % batch) as writers:
-                for _ in range(min(10, rounds - batch)):
+                for _ in range(min(10, ROUNDS - batch)):
                     writers.wait_for(50)
                     names = victims(server)
                     if not names or choice.random() < 0.5:
