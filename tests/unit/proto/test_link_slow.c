@@ -23,7 +23,7 @@ enum {
     MIB = 1024 * 1024,
     QUIET_MS = 300,
     FLOOD_MESSAGE_BYTES = 2 * MIB,
-    FLOOD_MESSAGES = 150,
+    FLOOD_MESSAGES = 100,
 };
 
 static bool dialer_up(struct harness *h)
@@ -146,7 +146,7 @@ static bool flood_is_over(struct harness *h)
     return DIALER(h)->sent == FLOOD_MESSAGES && all_acknowledged(h);
 }
 
-/* 300 MiB, of which there is always more than the socket takes. */
+/* 200 MiB, of which there is always more than the socket takes. */
 static void what_has_been_sent_is_not_held_until_all_has(void **state)
 {
     struct harness *h = *state;
