@@ -63,9 +63,16 @@ bool raft_is_lone_voter(const struct raft *raft)
     return members->voters.count == 1 && members->voters.items[0] == raft->options.self_id;
 }
 
+/* Nobody else leads or could: the only voter, for good. While the change that made it so is not committed, the leader that
+ * proposed it, its own removal, may still read on the lease that we promised it. */
+static bool is_alone(const struct raft *raft)
+{
+    return raft_is_lone_voter(raft) && member_history_current_index(&raft->history) <= raft->commit;
+}
+
 bool raft_vote_in_lease(const struct raft *raft)
 {
-    if (raft_is_lone_voter(raft)) {
+    if (is_alone(raft)) {
         return raft->role == RAFT_ROLE_LEADER;
     }
     if (raft->options.lease_read && raft->now_ns - raft->heard_ns < raft_lease_ns(raft)) {
@@ -218,8 +225,7 @@ void raft_vote_tick(struct raft *raft)
     if (raft->campaign_seq != 0) {
         return; /* the disk still writes our candidacy: another one would only queue behind it */
     }
-    bool is_fast = raft->options.fast_start && raft_is_lone_voter(raft) &&
-                   raft->role == RAFT_ROLE_FOLLOWER;
+    bool is_fast = raft->options.fast_start && is_alone(raft) && raft->role == RAFT_ROLE_FOLLOWER;
     if (!is_fast && (raft->election_elapsed < raft->election_timeout || raft_vote_in_lease(raft))) {
         return;
     }

@@ -270,6 +270,58 @@ static void restarted_member_respects_a_lease_it_may_have_granted(void **state)
     assert_int_equal(lab_status(lab).term, 2);
 }
 
+/* Of members 1 and 2 the second leads, and its own removal is its last entry. */
+static struct raft_entry_span last_entries(void)
+{
+    static struct raft_entry entries[2];
+    entries[0] = lab_entry(1, 1);
+    entries[1] = (struct raft_entry){
+        .index = 2, .term = 1, .kind = RAFT_ENTRY_CONFIG, .change = { RAFT_CHANGE_REMOVE, 2 }
+    };
+    return (struct raft_entry_span){ entries, 2 };
+}
+
+static void be_left_alone(struct lab *lab, uint64_t commit)
+{
+    lab->options.lease_read = true;
+    lab_start(lab, 2);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_APPEND,
+                             .from = 2,
+                             .term = 1,
+                             .commit = commit,
+                             .entries = last_entries() });
+    lab_sync(lab);
+}
+
+static void last_voter_of_a_change_that_is_not_committed_keeps_the_leaders_lease(void **state)
+{
+    struct lab *lab = *state;
+    be_left_alone(lab, 1);
+    lab_tick(lab, lab->options.election_ticks - 1);
+    assert_int_equal(lab_status(lab).term, 1);
+    lab_tick(lab, 2 * lab->options.election_ticks);
+    assert_true(lab_status(lab).term > 1);
+}
+
+static void so_it_does_after_a_restart(void **state)
+{
+    struct lab *lab = *state;
+    const struct raft_hard_state hard = { .term = 1, .vote = 2, .commit = 1 };
+    lab->options.lease_read = true;
+    lab_start_with(lab, 2, hard, NULL, 0);
+    assert_int_equal(raft_load_entries(lab->raft, last_entries()), 0);
+    lab_tick(lab, lab->options.election_ticks - 1);
+    assert_int_equal(lab_status(lab).term, 1);
+}
+
+static void last_voter_of_a_committed_change_leads_at_once(void **state)
+{
+    struct lab *lab = *state;
+    be_left_alone(lab, 2);
+    lab_tick(lab, 1);
+    assert_int_equal(lab_status(lab).term, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -287,6 +339,9 @@ int main(void)
         LAB_TEST(follower_says_for_how_long_it_keeps_a_lease),
         LAB_TEST(lease_is_void_once_a_successor_was_told_to_campaign),
         LAB_TEST(restarted_member_respects_a_lease_it_may_have_granted),
+        LAB_TEST(last_voter_of_a_change_that_is_not_committed_keeps_the_leaders_lease),
+        LAB_TEST(so_it_does_after_a_restart),
+        LAB_TEST(last_voter_of_a_committed_change_leads_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
