@@ -3,6 +3,7 @@
 server        a member shared by the whole run, started once; tests on it keep below keys.root of their own
 keys          the keys API of that member
 fresh_server  a member of the test's own, newly bootstrapped
+measured      where a test says how long something took: no test asserts a time
 
 QUORATE_TEST_TARGET=etcd runs the same tests against Debian's etcd. What we do differently on purpose bears the mark
 deviation(NAME) and must fail there: a deviation that no longer is one is an error too.
@@ -55,8 +56,36 @@ def pytest_runtest_protocol(item):
     signal.alarm(0)
 
 
+_measured = []
+
+
+class Measured:
+    """What a test measured and does not judge, times above all: told at the end of the run."""
+
+    @staticmethod
+    def say(line):
+        _measured.append(line)
+
+    @staticmethod
+    def times(what, seconds):
+        """A distribution, in milliseconds."""
+        ordered = sorted(seconds)
+        p50, p90, p99 = (1000 * ordered[min(len(ordered) - 1, int(len(ordered) * part))] for part in (0.5, 0.9, 0.99))
+        _measured.append("%s: %d, p50 %.1f ms, p90 %.1f ms, p99 %.1f ms, longest %.1f ms" % (
+            what, len(ordered), p50, p90, p99, 1000 * ordered[-1]))
+
+
+@pytest.fixture
+def measured():
+    return Measured
+
+
 def pytest_terminal_summary(terminalreporter):
-    """Counts for tests/run.sh."""
+    """What was measured, and the counts for tests/run.sh."""
+    if _measured:
+        terminalreporter.section("measured")
+        for line in _measured:
+            terminalreporter.write_line(line)
     path = os.environ.get("QUORATE_TEST_COUNTS")
     if path:
         count = {kind: len(terminalreporter.stats.get(kind, [])) for kind in ("passed", "failed", "error", "skipped", "xfailed", "xpassed")}

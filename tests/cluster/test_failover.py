@@ -31,17 +31,15 @@ class Asked(threading.Thread):
     def __init__(self, network, member, key, value):
         super().__init__(daemon=True)
         self.network, self.member, self.key, self.value = network, member, key, value
-        self.answer, self.took_s = None, None
+        self.answer = None
         self.start()
 
     def run(self):
         self.network.enter()
-        began = time.monotonic()
         try:
             self.answer = self.member.put(self.key, self.value, timeout=30)
         except (OSError, WireError) as why:
             self.answer = why
-        self.took_s = time.monotonic() - began
 
 
 def cut(network, member):
@@ -52,7 +50,6 @@ def cut(network, member):
 def assert_written_once(cluster, asked):
     for one in asked:
         assert getattr(one.answer, "status", None) == 201, (one.key, one.answer)
-        assert one.took_s < REQUEST_TIMEOUT_S, one.took_s
     cluster.wait_equal()
     for one in asked:
         node = cluster.members[0].get(one.key).json["node"]

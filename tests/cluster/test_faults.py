@@ -404,7 +404,7 @@ def test_seven_members_lose_three(network_of):
 
 
 @pytest.mark.limit(120)
-def test_after_a_partition_heals_all_write_within_a_second_and_the_leader_stays(network_of):
+def test_after_a_partition_heals_all_write_and_the_leader_stays(network_of, measured):
     network = network_of(3)
     with HostCluster(network) as cluster:
         cluster.start()
@@ -423,8 +423,7 @@ def test_after_a_partition_heals_all_write_within_a_second_and_the_leader_stays(
                 return False
 
         poll(writes, 10, "writes through the one that was away")
-        took = time.monotonic() - healed
-        assert took < 1.5, took
+        measured.times("a partition has healed, writes through the one that was away", [time.monotonic() - healed])
         assert leader.get("/").header("X-Raft-Term") == term, "a needless election"
 
 

@@ -4,11 +4,9 @@ cluster. What is refused without one is in ../contract/test_s09_members.py; faul
 One cluster of three is shared; each test leaves it as it found it.
 """
 
-import json
 import os
 import re
 import shutil
-import signal
 import threading
 
 import pytest

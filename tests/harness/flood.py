@@ -1,7 +1,28 @@
 """Many writes in little time, on a busy machine too: one at a time they would wait for a turn of each daemon each."""
 
+import contextlib
+
 from harness.keys import Keys
-from harness.wire import FORM, Connection, render_request
+from harness.wire import FORM, Connection, form, render_request
+
+
+def send_all(connections, requests, good):
+    """Sends the requests, each connection its share of them, pipelined, and judges each answer by its status."""
+    shares = [requests[i::len(connections)] for i in range(len(connections))]
+    for connection, share in zip(connections, shares):
+        connection.send(b"".join(share))
+    for connection, share in zip(connections, shares):
+        for _ in share:
+            answer = connection.read_response()
+            assert answer.status in good, answer
+
+
+def put_all(server, values):
+    """Puts {key: value}, in no order."""
+    requests = [render_request("PUT", "/v2/keys" + key, [FORM], form(value=value)) for key, value in values.items()]
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(Connection(server.port, timeout=60)) for _ in range(min(32, len(requests)))]
+        send_all(connections, requests, (200, 201))
 
 
 class Flood:
@@ -28,19 +49,11 @@ class Flood:
     def _send(self, count, query, good):
         end = self.written + count
         while self.written < end:
-            asked = []
-            each = min(self.DEPTH, -(-(end - self.written) // self.CONNECTIONS))
-            for connection in self._connections:
-                numbers = range(self.written, min(self.written + each, end))
-                connection.send(b"".join(
-                    render_request("PUT", "/v2/keys%s/k%d?%s" % (self.folder, n % self.key_count, query), [FORM],
-                                   b"value=" + self.value(n).encode()) for n in numbers))
-                asked.append((connection, len(numbers)))
-                self.written += len(numbers)
-            for connection, count in asked:
-                for _ in range(count):
-                    answer = connection.read_response()
-                    assert answer.status in good, answer
+            numbers = range(self.written, min(self.written + self.DEPTH * self.CONNECTIONS, end))
+            self.written += len(numbers)
+            send_all(self._connections, [
+                render_request("PUT", "/v2/keys%s/k%d?%s" % (self.folder, n % self.key_count, query), [FORM],
+                               b"value=" + self.value(n).encode()) for n in numbers], good)
 
     def wrong(self, server):
         """Keys that do not hold one of the last writes of theirs: writes of different connections may pass each other."""
