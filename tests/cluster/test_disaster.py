@@ -38,6 +38,12 @@ def three():
 
 
 def write(member, count, prefix="/k"):
+    """One after the other: the last but one is known to be committed, in the log of each member."""
+    for i in range(count):
+        assert member.put("%s/%d" % (prefix, i), str(i)).status in (200, 201)
+
+
+def write_many(member, count, prefix="/k"):
     put_all(member, {"%s/%d" % (prefix, i): str(i) for i in range(count)})
 
 
@@ -329,7 +335,7 @@ def test_a_damaged_log_is_refused_with_file_and_offset_and_nothing_is_left(folde
 def test_a_damaged_snapshot_gives_way_to_the_one_before_it_and_stays_where_it_is(folder):
     with plain_member("one", ["--snapshot-count=100"]) as member:
         member.start()
-        write(member, 3000)
+        write_many(member, 3000)
         poll(lambda: len(files(member, "snap")) >= 2, 20, "two snapshots")
         poll(lambda: member.log().count("raftd.snapshot.recorded") >= 2, 20, "and recorded")
         member.stop()
@@ -351,13 +357,13 @@ def test_a_backup_that_is_killed_at_any_step_is_no_data_folder(folder):
     """Held at each of its calls on the target in turn, and killed there: it has a log only when all of it is there."""
     with plain_member("one", ["--snapshot-count=100"]) as member:
         member.start()
-        write(member, 1500)
+        write(member, 110)  # A snapshot, and not much behind it: each entry there is a step.
+        poll(lambda: files(member, "snap"), 20, "a snapshot")
         member.stop()
-        assert files(member, "snap")
         shim = Shim(folder)
         target = os.path.join(folder, "target")
         held = 0
-        for nth in range(1, 200, 1 if FULL else 4):
+        for nth in range(1, 200, 1 if FULL else 2):
             shutil.rmtree(target, ignore_errors=True)
             shim.forget()
             shim.set("proc=raftd call=any path=target/ nth=%d count=1 do=hold" % nth)
@@ -373,7 +379,7 @@ def test_a_backup_that_is_killed_at_any_step_is_no_data_folder(folder):
             if has_log:
                 with plain_member("copy") as copy:
                     force(copy, target)
-                    has_all(copy, 1500)
+                    has_all(copy, 110)
             else:
                 # Not to be mistaken for a backup, neither by a start nor by the next try.
                 held += 1
