@@ -525,6 +525,18 @@ static void on_written(void *user, uint64_t write_seq, uint64_t last_index, uint
     (void)raftd_step(raftd, &input);
 }
 
+static void on_vote_written(void *user, uint64_t write_seq)
+{
+    struct raftd *raftd = user;
+    struct raft_input input;
+
+    talk_release_votes(raftd, write_seq);
+    raftd_input_init(&input, RAFT_INPUT_SYNCED);
+    input.synced.write_seq = write_seq;
+    input.synced.hard_only = true;
+    (void)raftd_step(raftd, &input);
+}
+
 static void on_recorded(void *user, const struct storage_snapshot *snapshot)
 {
     retention_on_recorded(user, snapshot);
@@ -550,6 +562,7 @@ static void on_storage_failed(void *user, const struct err *err)
 
 const struct storage_events raftd_storage_events = {
     .on_written = on_written,
+    .on_vote_written = on_vote_written,
     .on_snapshot_recorded = on_recorded,
     .on_space = on_space,
     .on_failed = on_storage_failed,

@@ -53,7 +53,7 @@ struct talk {
     struct raft_wire wire;
     struct raft_wire wire_in;
     struct buf out;
-    struct raft_vow *vows; /* ascending by after_seq */
+    struct raft_vow *vows;
     size_t vow_count;
     size_t vow_capacity;
     uint64_t sent_appends;
@@ -95,7 +95,7 @@ struct raftd {
         uint64_t context;
         enum raft_refusal refusal;
     } asking;
-    bool must_retry; /* the gatewayds' ops, once the step is over */
+    bool must_retry;         /* the gatewayds' ops, once the step is over */
     struct raft_need *needs; /* of the core, not answered yet */
     size_t need_count;
     size_t need_capacity;
@@ -153,6 +153,8 @@ void talk_close(struct raftd *raftd);
 void talk_send(struct raftd *raftd, struct raft_message_span messages);
 void talk_keep_vows(struct raftd *raftd, const struct raft_vow *vows, size_t count);
 void talk_release_vows(struct raftd *raftd, uint64_t synced_seq);
+/* Of them only what stands on term and vote alone. */
+void talk_release_votes(struct raftd *raftd, uint64_t synced_seq);
 void talk_step(struct raftd *raftd, const struct raft_message *message);
 void talk_on_members_changed(struct raftd *raftd);
 /* Asks the leader where its log ends, if something that was passed on to it may be lost. */

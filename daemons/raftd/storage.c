@@ -20,6 +20,7 @@ struct item {
     uint64_t last_index;
     uint64_t last_term;
     bool is_snapshot;
+    bool is_vote; /* goes ahead of the write whose write_seq it bears */
     struct wal_hard_state hard;
     struct wal_base base;
     struct wal_snapshot snapshot;
@@ -35,7 +36,8 @@ struct storage {
     void *user;
     struct list
             waiting; /* found the disk full, or came behind what did; to be submitted again in this order */
-    size_t submitted; /* with the writer */
+    size_t submitted;           /* with the writer */
+    struct wal_hard_state hard; /* as it is on disk */
     struct storage_stats stats;
     bool failed;
 };
@@ -83,6 +85,7 @@ int storage_create(const struct conf *conf, const struct wal_base *base,
         (void)storage_close(storage);
         return result;
     }
+    storage->hard = wal_hard;
     *ret_storage = storage;
     return 0;
 }
@@ -102,6 +105,8 @@ int storage_open(const struct conf *conf, struct storage **ret_storage,
         (void)storage_close(storage);
         return result;
     }
+    const struct raft_hard_state *hard = &ret_recovered->hard;
+    storage->hard = (struct wal_hard_state){ hard->term, hard->vote, hard->commit };
     *ret_storage = storage;
     return 0;
 }
@@ -113,6 +118,7 @@ int storage_open_append(struct storage *storage, const struct wal_write *first, 
         return 0;
     }
     TRY(wal_append(storage->wal, first, 1, err));
+    storage->hard = first->hard != NULL ? *first->hard : storage->hard;
     return wal_sync(storage->wal, err);
 }
 
@@ -131,9 +137,36 @@ static void storage_fail(struct storage *storage, const struct err *err)
     }
 }
 
+/* What waits must not take back a vote that went ahead of it. */
+static void note_vote(struct storage *storage, const struct item *vote)
+{
+    LIST_FOREACH (item, &storage->waiting, struct item, writer.link) {
+        if (!item->is_snapshot && item->writer.write_seq <= vote->writer.write_seq) {
+            item->hard.term = vote->hard.term;
+            item->hard.vote = vote->hard.vote;
+        }
+    }
+}
+
+static void finish_vote(struct storage *storage, const struct item *vote, const struct err *err)
+{
+    if (vote->writer.result == 0) {
+        storage->hard = vote->hard;
+        note_vote(storage, vote);
+        storage->events->on_vote_written(storage->user, vote->writer.write_seq);
+    } else if (vote->writer.result != -ENOSPC) { /* else the reserve is used up too */
+        storage_fail(storage, err);
+    }
+}
+
 /* One item came back from the log: tell the core, keep it for later, or give up. Consumes it. */
 static void finish_item(struct storage *storage, struct item *item, const struct err *err)
 {
+    if (item->is_vote) {
+        finish_vote(storage, item, err);
+        item_free(item);
+        return;
+    }
     if (item->writer.result == -ENOSPC) {
         list_append(&storage->waiting, &item->writer.link);
         if (storage->stats.has_space) {
@@ -149,10 +182,39 @@ static void finish_item(struct storage *storage, struct item *item, const struct
         storage->events->on_snapshot_recorded(storage->user, &snapshot);
     } else {
         storage->stats.writes++;
+        storage->hard = item->hard;
         storage->events->on_written(
                 storage->user, item->writer.write_seq, item->last_index, item->last_term);
     }
     item_free(item);
+}
+
+/* Gives the newest vote that waits for space to the log ahead of all that waits. Only while the writer has none of that:
+ * then nothing is written between the vote and what it must not be taken back by. */
+static void send_vote_ahead(struct storage *storage)
+{
+    if (storage->submitted > 0 || storage->failed) {
+        return;
+    }
+    const struct item *newest = NULL;
+    LIST_FOREACH (item, &storage->waiting, struct item, writer.link) {
+        newest = item->is_snapshot ? newest : item;
+    }
+    bool is_due = newest != NULL && (newest->hard.term != storage->hard.term ||
+                                            newest->hard.vote != storage->hard.vote);
+    if (!is_due) {
+        return;
+    }
+    struct item *vote = xcalloc(1, sizeof *vote);
+    vote->is_vote = true;
+    vote->writer.is_ahead = true;
+    vote->writer.write_seq = newest->writer.write_seq;
+    /* The commit index that goes with what waits may name entries that are not there, or others. */
+    vote->hard =
+            (struct wal_hard_state){ newest->hard.term, newest->hard.vote, storage->hard.commit };
+    vote->writer.write.hard = &vote->hard;
+    storage->submitted++;
+    writer_submit(storage->writer, &vote->writer);
 }
 
 static void on_completion(void *user)
@@ -167,6 +229,7 @@ static void on_completion(void *user)
         storage->submitted--;
         finish_item(storage, item, &completion->err);
     }
+    send_vote_ahead(storage);
     free(completion);
 }
 
@@ -288,8 +351,8 @@ static bool write_inline(struct storage *storage, struct item *item, size_t byte
     return true;
 }
 
-/* Behind what waits for space everything waits, a vote too: a write that is done stands for all before it, and with it the
- * promises that hang on them. While the writer has any left they go through it, and come back in their order. */
+/* Behind what waits for space everything waits: a write that is done stands for all before it, and with it the promises that
+ * hang on them. While the writer has any left they go through it, and come back in their order. */
 static void submit(struct storage *storage, struct item *item)
 {
     if (!list_is_empty(&storage->waiting) && storage->submitted == 0) {
@@ -316,6 +379,7 @@ void storage_write(
         own_data(item, bytes);
         submit(storage, item);
     }
+    send_vote_ahead(storage);
 }
 
 void storage_record_snapshot(
@@ -371,6 +435,7 @@ void storage_check(struct storage *storage)
     if (has_space && storage->submitted == 0) {
         retry_waiting(storage);
     }
+    send_vote_ahead(storage); /* if the reserve was used up */
     if (has_space != storage->stats.has_space) {
         storage->stats.has_space = has_space;
         storage->events->on_space(storage->user, has_space);

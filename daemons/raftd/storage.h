@@ -2,7 +2,8 @@
  *
  * Each write is one unit, in the core's order. With nothing queued a small write is done on the loop thread, which saves
  * two hand-overs; else the WAL thread takes it. A write that found the disk full is kept and tried again, in order, until
- * there is space: nothing of it was done, and nobody was told that it was. Any other failure is final.
+ * there is space: nothing of it was done, and nobody was told that it was. Behind it all waits, but a vote: that goes ahead, into
+ * the log's reserve, as raft.h allows it, with nothing else that its write may hold. Any other failure is final.
  * Loop thread only; what happens on the WAL thread is posted here. */
 #pragma once
 
@@ -17,6 +18,8 @@ struct storage;
 struct storage_events {
     /* A write of the core is durable. May come within storage_write. */
     void (*on_written)(void *user, uint64_t write_seq, uint64_t last_index, uint64_t last_term);
+    /* Of this write, and of those before it, term and vote are durable; the rest waits for space. */
+    void (*on_vote_written)(void *user, uint64_t write_seq);
     void (*on_snapshot_recorded)(void *user, const struct storage_snapshot *snapshot);
     /* Space ran out, or came back. */
     void (*on_space)(void *user, bool has_space);

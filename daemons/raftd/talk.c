@@ -66,19 +66,29 @@ void talk_keep_vows(struct raftd *raftd, const struct raft_vow *vows, size_t cou
     }
 }
 
-void talk_release_vows(struct raftd *raftd, uint64_t synced_seq)
+static void release(struct raftd *raftd, uint64_t synced_seq, bool hard_only)
 {
     struct talk *talk = &raftd->talk;
     size_t kept = 0;
 
     for (size_t i = 0; i < talk->vow_count; i++) {
-        if (talk->vows[i].after_seq <= synced_seq) {
+        if (talk->vows[i].after_seq <= synced_seq && (talk->vows[i].hard_only || !hard_only)) {
             send_one(raftd, &talk->vows[i].message);
         } else {
             talk->vows[kept++] = talk->vows[i];
         }
     }
     talk->vow_count = kept;
+}
+
+void talk_release_vows(struct raftd *raftd, uint64_t synced_seq)
+{
+    release(raftd, synced_seq, false);
+}
+
+void talk_release_votes(struct raftd *raftd, uint64_t synced_seq)
+{
+    release(raftd, synced_seq, true);
 }
 
 /* ---- In ---- */

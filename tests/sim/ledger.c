@@ -231,6 +231,42 @@ struct ledger_write *ledger_sync_one(struct ledger *ledger)
     return write;
 }
 
+/* ---- Votes that go ahead -------------------------------------------------------------------------------------- */
+
+const struct ledger_write *ledger_newest(const struct ledger *ledger)
+{
+    const struct ledger_write *newest = NULL;
+    for (const struct ledger_write *write = ledger->queue; write != NULL; write = write->next) {
+        newest = write->is_snapshot ? newest : write;
+    }
+    return newest;
+}
+
+struct raft_hard_state ledger_send_vote(struct ledger *ledger)
+{
+    const struct ledger_write *newest = ledger_newest(ledger);
+    INVARIANT(newest != NULL);
+    ledger->vote_seq = newest->seq;
+    ledger->vote = newest->hard;
+    ledger->vote.commit = ledger->hard.commit;
+    return ledger->vote;
+}
+
+uint64_t ledger_sync_vote(struct ledger *ledger)
+{
+    uint64_t seq = ledger->vote_seq;
+    INVARIANT(seq != 0);
+    ledger->hard = ledger->vote;
+    for (struct ledger_write *write = ledger->queue; write != NULL; write = write->next) {
+        if (!write->is_snapshot && write->seq <= seq) {
+            write->hard.term = ledger->vote.term;
+            write->hard.vote = ledger->vote.vote;
+        }
+    }
+    ledger->vote_seq = 0;
+    return seq;
+}
+
 /* ---- What a restart may find ---------------------------------------------------------------------------------- */
 
 static bool ids_equal(struct raft_ids a, struct raft_ids b)
@@ -306,6 +342,9 @@ bool ledger_restart(struct ledger *ledger, const struct storage_recovered *recov
     if (ledger->may_begin_late) {
         begin_where_it_was_read(ledger, recovered->base.index);
     }
+    if (ledger->vote_seq != 0 && !is_what_was_read(ledger, recovered, members)) {
+        (void)ledger_sync_vote(ledger);
+    }
     while (!is_what_was_read(ledger, recovered, members)) {
         if (ledger->queue == NULL) {
             return false;
@@ -313,6 +352,7 @@ bool ledger_restart(struct ledger *ledger, const struct storage_recovered *recov
         (void)ledger_write_free(ledger_sync_one(ledger));
     }
     drop_queue(ledger);
+    ledger->vote_seq = 0;
     return true;
 }
 

@@ -54,6 +54,9 @@ struct ledger_footing {
 
 struct ledger {
     struct raft_hard_state hard;
+    uint64_t
+            vote_seq; /* term and vote of this queued write are on their way to the disk ahead of all queued; 0: of none */
+    struct raft_hard_state vote;
     struct raft_base base; /* members are in base_members */
     struct sim_members base_members;
     struct sim_entries log;          /* after base */
@@ -73,6 +76,12 @@ void ledger_queue_snapshot(
         struct ledger *ledger, const struct raft_base *snapshot, const struct raft_base *moved);
 /* The oldest queued write is durable; it is the caller's, for ledger_write_free. */
 struct ledger_write *ledger_sync_one(struct ledger *ledger);
+/* The newest that is queued of the core's own; NULL: none. */
+const struct ledger_write *ledger_newest(const struct ledger *ledger);
+/* Its term and vote go ahead: this is what reaches the disk. */
+struct raft_hard_state ledger_send_vote(struct ledger *ledger);
+/* They are durable, and what is queued up to there will be written with them. Returns the seq of the write they belong to. */
+uint64_t ledger_sync_vote(struct ledger *ledger);
 struct ledger_write *ledger_write_free(struct ledger_write *write); /* always NULL */
 /* A restart has read this: true if it is what it may be. What was queued and is not in it is gone. */
 bool ledger_restart(struct ledger *ledger, const struct storage_recovered *recovered,

@@ -40,6 +40,8 @@ void node_init(struct sim *sim, struct node *node, uint64_t id, struct raft_memb
     node->fronts = (struct rng){ machine_mix(sim->seed, id) };
     (void)snprintf(
             node->store.dir, sizeof node->store.dir, "%s/%zu", sim->dir, sim_slot(sim, node));
+    node->store.is_at_end =
+            sim->seed % 4 == 2; /* drawing it would change what the known seeds do */
     store_init(&node->store, id, members, sim->segment_bytes, rng_next(&sim->rng));
 }
 
@@ -231,12 +233,27 @@ static void ambush(struct sim *sim, const struct node *node, const struct raft_r
     }
 }
 
+/* Entries wait for space, and now votes are asked for; and this member does not live to write the entries. */
+static void ambush_full(struct sim *sim, const struct node *node)
+{
+    const struct node *leader = sim_find_leader(sim);
+    if (!sim->with_ambush || sim->calm || leader == NULL || rng_chance(&sim->rng, 500)) {
+        return;
+    }
+    schedule(sim, leader, rng_below(&sim->rng, 100 * SIM_MS),
+            (struct sim_event){ .kind = EVENT_CRASH });
+    if (rng_chance(&sim->rng, 500) && leader != node) {
+        schedule(sim, node, rng_between(&sim->rng, 500, 5000) * SIM_MS,
+                (struct sim_event){ .kind = EVENT_CRASH });
+    }
+}
+
 /* ---- Duties --------------------------------------------------------------------------------------------------- */
 
 /* Goes on with what is queued, unless something does already, or it waits for space or for a sync. */
 static void go_on_writing(struct sim *sim, struct node *node)
 {
-    if (node->is_writing || !store_may_append(&node->store)) {
+    if (node->is_writing || (!store_may_append(&node->store) && !store_may_vote(&node->store))) {
         return;
     }
     node->is_writing = true;
@@ -259,8 +276,9 @@ static void keep_vow(struct node *node, const struct raft_vow *vow)
         node->vow_capacity = node->vow_capacity == 0 ? 16 : node->vow_capacity * 2;
         node->vows = xrealloc(node->vows, node->vow_capacity * sizeof *node->vows);
     }
-    node->vows[node->vow_count++] =
-            (struct pending_vow){ vow->after_seq, sim_message_copy(node, &vow->message) };
+    node->vows[node->vow_count++] = (struct pending_vow){ .after_seq = vow->after_seq,
+        .hard_only = vow->hard_only,
+        .message = sim_message_copy(node, &vow->message) };
 }
 
 static void queue_apply(struct sim *sim, struct node *node, const struct raft_ready *ready)
@@ -367,6 +385,22 @@ static int node_step(struct sim *sim, struct node *node, struct raft_input *inpu
     return result;
 }
 
+/* A vote needs no more room than the reserve has. */
+static void check_votes_go(struct sim *sim, struct node *node)
+{
+    enum {
+        IDLE_TICKS_MAX = 2
+    };
+    if (node->is_writing || node->store.sync_count > 0 || node->store.is_reserve_used) {
+        return;
+    }
+    for (size_t i = 0; i < node->vow_count; i++) {
+        if (node->vows[i].hard_only && ++node->vows[i].idle_ticks > IDLE_TICKS_MAX) {
+            check_fail(sim, "node %" PRIu64 ": a vote waits, and nothing is written", node->id);
+        }
+    }
+}
+
 /* ---- Events --------------------------------------------------------------------------------------------------- */
 
 static void on_tick(struct sim *sim, struct node *node)
@@ -378,6 +412,7 @@ static void on_tick(struct sim *sim, struct node *node)
     if (!node->up) {
         return;
     }
+    check_votes_go(sim, node);
     bool has_space = store_check_space(&node->store);
     go_on_writing(sim, node);
     bool writable = has_space && !node->state_is_full;
@@ -454,14 +489,22 @@ static void on_write(struct sim *sim, struct node *node)
         disk_arm(&store->disk, (unsigned)rng_below(&sim->rng, 10));
     }
     size_t before = store->sync_count;
-    size_t count = (size_t)rng_between(&sim->rng, 1, store->ledger.queued - store->appended);
-    int r = store_append(
-            store, count, rng_chance(&sim->rng, 300), rng_chance(&sim->rng, 300), &err);
+    int r = 0;
+    if (store_may_vote(store)) {
+        r = store_append_vote(store, rng_chance(&sim->rng, 300), &err);
+    } else if (store_may_append(store)) {
+        size_t count = (size_t)rng_between(&sim->rng, 1, store->ledger.queued - store->appended);
+        r = store_append(
+                store, count, rng_chance(&sim->rng, 300), rng_chance(&sim->rng, 300), &err);
+    }
     if (r < 0 && r != -ENOSPC) {
         end_by_disk(sim, node, &err);
         return;
     }
     node->is_writing = false;
+    if (r == -ENOSPC) {
+        ambush_full(sim, node);
+    }
     if (store->sync_count == before) {
         return; /* no space, or it has to wait for those under way */
     }
@@ -472,11 +515,11 @@ static void on_write(struct sim *sim, struct node *node)
     }
 }
 
-static void send_vows(struct sim *sim, struct node *node, uint64_t seq)
+static void send_vows(struct sim *sim, struct node *node, uint64_t seq, bool hard_only)
 {
     size_t kept = 0;
     for (size_t i = 0; i < node->vow_count; i++) {
-        if (node->vows[i].after_seq <= seq) {
+        if (node->vows[i].after_seq <= seq && (node->vows[i].hard_only || !hard_only)) {
             network_post(sim, node, node->vows[i].message);
         } else {
             node->vows[kept++] = node->vows[i];
@@ -510,19 +553,34 @@ static void on_written(struct sim *sim, struct node *node, const struct ledger_w
         on_snapshot_recorded(sim, node, done);
         return;
     }
-    send_vows(sim, node, done->seq);
+    send_vows(sim, node, done->seq, false);
     struct raft_input input = { .kind = RAFT_INPUT_SYNCED,
-        .synced = { done->seq, done->last_index, done->last_term } };
+        .synced = { .write_seq = done->seq,
+                .last_index = done->last_index,
+                .last_term = done->last_term } };
+    (void)node_step(sim, node, &input);
+}
+
+static void on_vote_written(struct sim *sim, struct node *node, uint64_t seq)
+{
+    struct raft_input input = { .kind = RAFT_INPUT_SYNCED,
+        .synced = { .write_seq = seq, .hard_only = true } };
+    sim->totals[SIM_VOTES_AHEAD]++;
+    send_vows(sim, node, seq, true);
     (void)node_step(sim, node, &input);
 }
 
 static void on_sync(struct sim *sim, struct node *node)
 {
     struct err err = { 0 };
-    int count = store_sync(&node->store, &err);
+    uint64_t vote_seq = 0;
+    int count = store_sync(&node->store, &vote_seq, &err);
     if (count < 0) {
         end_by_disk(sim, node, &err);
         return;
+    }
+    if (vote_seq != 0) {
+        on_vote_written(sim, node, vote_seq);
     }
     /* One completion may stand for several writes. */
     bool is_one_by_one = rng_chance(&sim->rng, 700);

@@ -26,6 +26,7 @@ const char *const sim_total_names[SIM_TOTALS_COUNT] = {
     [SIM_TORN] = "torn",
     [SIM_FRONTS_LOST] = "fronts_lost",
     [SIM_DISK_FAILURES] = "disk_failures",
+    [SIM_VOTES_AHEAD] = "votes_ahead",
 };
 
 /* ---- The queue of events -------------------------------------------------------------------------------------- */

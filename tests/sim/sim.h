@@ -68,6 +68,8 @@ enum {
 
 struct pending_vow {
     uint64_t after_seq;
+    bool hard_only;
+    unsigned idle_ticks; /* it has waited while nothing was on its way to the disk */
     struct sim_message *message;
 };
 
@@ -134,6 +136,7 @@ enum sim_total {
     SIM_TORN,
     SIM_FRONTS_LOST,
     SIM_DISK_FAILURES,
+    SIM_VOTES_AHEAD,
     SIM_TOTALS_COUNT,
 };
 extern const char *const sim_total_names[SIM_TOTALS_COUNT];

@@ -62,7 +62,7 @@ void store_init(struct store *store, uint64_t member_id, struct raft_members mem
     store->member_id = member_id;
     store->segment_bytes = segment_bytes;
     store->appended = 0;
-    store->is_refusing = false;
+    store->is_refusing = store->is_reserve_used = false;
     disk_init(&store->disk, seed);
     ledger_init(&store->ledger, members);
     struct wal_config config = config_of(store);
@@ -92,7 +92,7 @@ int store_start(struct store *store, struct store_recovered *ret_recovered, stru
 
     *ret_recovered = (struct store_recovered){ 0 };
     store->appended = store->sync_count = 0;
-    store->is_refusing = false;
+    store->is_refusing = store->is_reserve_used = false;
     TRY(wal_open(&config, &store->wal, err));
     int r = recovery_read(store->wal, &ret_recovered->log, err);
     if (r == 0) {
@@ -247,10 +247,11 @@ static void run_sync(struct store *store, struct store_sync *sync)
     sync->has_run = true;
 }
 
-static int begin_sync(struct store *store, size_t count, bool is_early, struct err *err)
+static int begin_sync(
+        struct store *store, size_t count, bool is_vote, bool is_early, struct err *err)
 {
     struct store_sync *sync = &store->syncs[store->sync_count];
-    *sync = (struct store_sync){ .count = count };
+    *sync = (struct store_sync){ .count = count, .is_vote = is_vote };
     int r = wal_sync_begin(store->wal, &sync->sync, err);
     TRY(r);
     sync->is_nothing = r == 0;
@@ -262,14 +263,30 @@ static int begin_sync(struct store *store, size_t count, bool is_early, struct e
     return 0;
 }
 
+static bool is_out_of_space(const struct store *store)
+{
+    return store->is_at_end && store->disk.is_full;
+}
+
+static int append(
+        const struct store *store, const struct wal_write *writes, size_t count, struct err *err)
+{
+    for (size_t i = 0; is_out_of_space(store) && i < count; i++) {
+        if (writes[i].entry_count > 0) {
+            return err_set(err, -ENOSPC, "the segment ends here, and no other can begin");
+        }
+    }
+    return wal_append(store->wal, writes, count, err);
+}
+
 /* All at once or, where that does not fit any more, one by one, up to the first that finds no space. */
 static int append_writes(struct store *store, const struct wal_write *writes, size_t count,
         size_t *ret_done, struct err *err)
 {
-    int r = wal_append(store->wal, writes, count, err);
+    int r = append(store, writes, count, err);
     *ret_done = r == 0 ? count : 0;
     for (size_t i = 0; r == -ENOSPC && count > 1 && i < count; i++) {
-        int one = wal_append(store->wal, &writes[i], 1, err);
+        int one = append(store, &writes[i], 1, err);
         if (one < 0) {
             return one;
         }
@@ -303,7 +320,7 @@ int store_append(struct store *store, size_t count, bool is_early, bool is_split
         }
         store->is_refusing = r == -ENOSPC;
         if (done > 0 && (r == 0 || r == -ENOSPC)) {
-            int begun = begin_sync(store, done, is_early, err);
+            int begun = begin_sync(store, done, false, is_early, err);
             r = begun < 0 ? begun : r;
         }
     }
@@ -313,7 +330,29 @@ int store_append(struct store *store, size_t count, bool is_early, bool is_split
     return r;
 }
 
-int store_sync(struct store *store, struct err *err)
+/* As the shell does: only while nothing is on its way, so that what the vote must not be taken back by comes behind it. */
+bool store_may_vote(const struct store *store)
+{
+    const struct ledger *ledger = &store->ledger;
+    const struct ledger_write *newest = ledger_newest(ledger);
+    return store->is_refusing && store->sync_count == 0 && newest != NULL &&
+           (newest->hard.term != ledger->hard.term || newest->hard.vote != ledger->hard.vote);
+}
+
+int store_append_vote(struct store *store, bool is_early, struct err *err)
+{
+    struct raft_hard_state vote = ledger_send_vote(&store->ledger);
+    struct wal_hard_state hard = { vote.term, vote.vote, vote.commit };
+    struct wal_write write = { .hard = &hard };
+    int r = wal_append(store->wal, &write, 1, err);
+    store->is_reserve_used = r == -ENOSPC;
+    if (r == -ENOSPC) {
+        store->ledger.vote_seq = 0; /* nothing of it was done */
+    }
+    return r < 0 ? r : begin_sync(store, 0, true, is_early, err);
+}
+
+int store_sync(struct store *store, uint64_t *ret_vote_seq, struct err *err)
 {
     INVARIANT_LT(0, store->sync_count);
     struct store_sync sync = store->syncs[0];
@@ -329,6 +368,7 @@ int store_sync(struct store *store, struct err *err)
         (void)wal_prepare_next(store->wal, NULL);
     }
     store->appended -= sync.count;
+    *ret_vote_seq = sync.is_vote ? ledger_sync_vote(&store->ledger) : 0;
     return (int)sync.count;
 }
 
@@ -337,8 +377,8 @@ bool store_check_space(struct store *store)
     if (!wal_has_space(store->wal)) {
         (void)wal_prepare_next(store->wal, NULL);
     }
-    bool has_space = wal_has_space(store->wal);
-    store->is_refusing = store->is_refusing && !has_space;
+    bool has_space = wal_has_space(store->wal) && !is_out_of_space(store);
+    store->is_refusing = store->is_refusing && !(has_space && store->sync_count == 0);
     return has_space;
 }
 

@@ -1,8 +1,8 @@
 /* store.h: a member's log: the real one (daemons/raftd/wal) on a disk of ours, and the ledger of what it must hold.
  *
  * Takes the writes of a core as the shell's storage.c does: in their order, as many at once as there are, one sync for them,
- * several syncs on their way at once; what finds the disk full waits with all behind it. The caller says when, and tells
- * the core. */
+ * several syncs on their way at once; what finds the disk full waits with all behind it, but for a vote. The caller says when,
+ * and tells the core. */
 #pragma once
 
 #include "daemons/raftd/recovery.h"
@@ -18,6 +18,7 @@ enum {
 struct store_sync {
     struct wal_sync sync;
     size_t count;    /* of the ledger's queue */
+    bool is_vote;    /* one that went ahead, and none of the queue */
     bool is_nothing; /* all of it was synced already */
     bool has_run;
     int result;
@@ -34,6 +35,8 @@ struct store {
     struct store_sync syncs[STORE_SYNCS_MAX]; /* in the order in which they began */
     size_t sync_count;
     bool is_refusing;
+    bool is_at_end;       /* a full disk is met at once, as if the segment just ended */
+    bool is_reserve_used; /* not even a vote found room */
 };
 
 /* What a start has found. The arrays live until store_recovered_fini. */
@@ -62,8 +65,13 @@ bool store_may_append(const struct store *store);
 /* Brings up to `count` of the queued writes into the file and begins a sync: 0, -ENOSPC (all that is left waits), or
  * final. is_early: the medium has it at once, though nobody is told yet. is_split: in two batches, with one sync. */
 int store_append(struct store *store, size_t count, bool is_early, bool is_split, struct err *err);
-/* The oldest sync ends: how many writes are durable by it, or the final error. */
-int store_sync(struct store *store, struct err *err);
+/* Whether a vote waits behind what found no space, and can go ahead. */
+bool store_may_vote(const struct store *store);
+/* Brings it into the file and begins a sync: 0, -ENOSPC (the reserve is used up too), or final. */
+int store_append_vote(struct store *store, bool is_early, struct err *err);
+/* The oldest sync ends: how many writes are durable by it, or the final error. A vote that went ahead is none of them;
+ * *ret_vote_seq: the write whose it is, 0: it was none. */
+int store_sync(struct store *store, uint64_t *ret_vote_seq, struct err *err);
 /* Looks after space, as the shell does a few times a second. True if there is some. */
 bool store_check_space(struct store *store);
 

@@ -155,6 +155,9 @@ struct raft {
     struct raft_hard_state hard_written; /* as the newest write has it */
     uint64_t last_seq;
     uint64_t synced_seq;
+    uint64_t hard_seq; /* the newest write that changed term or vote */
+    uint64_t
+            hard_synced_seq; /* term and vote of this write are on disk, though it may wait itself */
     struct raft_cut_mark *cuts; /* of writes that are not synced yet, ascending */
     size_t cut_count;
     size_t cut_capacity;
@@ -220,7 +223,7 @@ void raft_outbox_finish(struct raft *raft, struct raft_ready *ret_ready);
 void raft_outbox_fini(struct raft_outbox *out);
 /* A message to be filled in at once; the pointer lives until the next of these calls. Its entries may be set to
  * {NULL, n}: the n entries of the log after message->index. A vow goes out once all that is written so far, and what
- * this step writes, is synced. */
+ * this step writes, is synced; a vote once term and vote are. */
 struct raft_message *raft_send(struct raft *raft, enum raft_message_kind kind, uint64_t to);
 struct raft_message *raft_vow(struct raft *raft, enum raft_message_kind kind, uint64_t to);
 void raft_grant_read(struct raft *raft, uint64_t context, uint64_t index);

@@ -49,6 +49,7 @@ struct raft_message *raft_vow(struct raft *raft, enum raft_message_kind kind, ui
     struct raft_outbox *out = &raft->out;
     struct raft_vow *vow = VEC_PUSH(out->vows, out->vow_count, out->vow_capacity);
     vow->after_seq = 0; /* raft_outbox_finish knows */
+    vow->hard_only = kind == RAFT_MESSAGE_VOTE_REPLY;
     vow->message = (struct raft_message){
         .kind = kind, .from = raft->options.self_id, .to = to, .term = raft->term
     };
@@ -155,6 +156,7 @@ static void finish_write(struct raft *raft, struct raft_write *ret_write)
     ret_write->seq = ++raft->last_seq;
     ret_write->hard_changed = hard_changed;
     raft->hard_written = ret_write->hard;
+    raft->hard_seq = hard_changed ? ret_write->seq : raft->hard_seq;
     if (out->cut || out->rebased) {
         *VEC_PUSH(raft->cuts, raft->cut_count, raft->cut_capacity) =
                 (struct raft_cut_mark){ ret_write->seq, out->rebased ? 0 : out->cut_index };
@@ -173,20 +175,24 @@ static void finish_write(struct raft *raft, struct raft_write *ret_write)
     ret_write->last_term = raft->log.last_term;
 }
 
-/* Vows whose write is synced already need not wait. */
+/* Vows whose write is synced already need not wait. A vote says nothing of our log but that the candidate's is no shorter:
+ * entries that wait for the disk were looked at too, and whoever counts them asks for an acknowledgement of their own. */
 static void finish_vows(struct raft *raft)
 {
     struct raft_outbox *out = &raft->out;
-    if (raft->last_seq > raft->synced_seq) {
-        for (size_t i = 0; i < out->vow_count; i++) {
-            out->vows[i].after_seq = raft->last_seq;
-        }
-        return;
-    }
+    size_t kept = 0;
     for (size_t i = 0; i < out->vow_count; i++) {
-        *VEC_PUSH(out->sends, out->send_count, out->send_capacity) = out->vows[i].message;
+        struct raft_vow *vow = &out->vows[i];
+        uint64_t done =
+                vow->hard_only ? MAX(raft->synced_seq, raft->hard_synced_seq) : raft->synced_seq;
+        vow->after_seq = vow->hard_only ? raft->hard_seq : raft->last_seq;
+        if (vow->after_seq <= done) {
+            *VEC_PUSH(out->sends, out->send_count, out->send_capacity) = vow->message;
+        } else {
+            out->vows[kept++] = *vow;
+        }
     }
-    out->vow_count = 0;
+    out->vow_count = kept;
 }
 
 /* Entries that were noted by index become views, now that the log's memory stays put. */

@@ -308,6 +308,17 @@ static void on_tick(struct raft *raft)
     raft_read_tick(raft);
 }
 
+static void on_synced(struct raft *raft, const struct raft_input *input)
+{
+    uint64_t seq = input->synced.write_seq;
+    if (input->synced.hard_only) {
+        raft->hard_synced_seq =
+                seq <= raft->last_seq ? MAX(raft->hard_synced_seq, seq) : raft->hard_synced_seq;
+    } else {
+        raft_apply_synced(raft, seq, input->synced.last_index, input->synced.last_term);
+    }
+}
+
 static void on_snapshot_made(struct raft *raft, uint64_t index, uint64_t term)
 {
     if (index < raft->log.base_index || index > raft->log.last_index ||
@@ -380,8 +391,7 @@ static int on_input(struct raft *raft, const struct raft_input *input)
         raft_read_begin(raft, input->reads);
         break;
     case RAFT_INPUT_SYNCED:
-        raft_apply_synced(
-                raft, input->synced.write_seq, input->synced.last_index, input->synced.last_term);
+        on_synced(raft, input);
         break;
     case RAFT_INPUT_APPLIED:
         raft_apply_on_applied(raft, input->position.index);

@@ -13,7 +13,10 @@
  * in the log on disk only and are asked for with ready.need.
  *
  * Order. The writes of successive readies go to the disk in order, each as one unit (hard state, base, cut and
- * entries together); several may be queued. A synced write makes all before it synced. */
+ * entries together); several may be queued. A synced write makes all before it synced. One thing may go ahead of a write that has to
+ * wait for space, and of those before it: its term and vote, with the commit index of the last write that is synced. That
+ * makes hard_only vows good, for whom it is as if what waits had never come. What waits must then be written with that term and
+ * vote, or it would take them back. */
 #pragma once
 
 #include "common/span.h"
@@ -233,6 +236,7 @@ struct raft_input {
             uint64_t write_seq;
             uint64_t last_index; /* as in that write's raft_write */
             uint64_t last_term;
+            bool hard_only; /* only its term and vote are, and with them those of all before it */
         } synced;
         struct {
             uint64_t index;
@@ -271,6 +275,7 @@ struct raft_write {
  * ready's). Vows of a write that never gets synced must never be sent. */
 struct raft_vow {
     uint64_t after_seq;
+    bool hard_only; /* a vote: it stands on the term and vote of that write, and on no entry */
     struct raft_message message;
 };
 

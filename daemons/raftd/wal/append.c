@@ -63,6 +63,8 @@ static void plan_write(const struct wal *wal, struct plan *plan, const struct wa
     }
     if (write->hard != NULL) {
         INVARIANT_LE(wal->hard.term, write->hard->term);
+        INVARIANT(wal->hard.term < write->hard->term || wal->hard.vote == 0 ||
+                  wal->hard.vote == write->hard->vote); /* no vote is taken back */
         plan_record(plan, RECORD_HARD_STATE_BYTES);
     }
     if (write->has_cut) {

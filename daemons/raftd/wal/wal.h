@@ -77,7 +77,7 @@ struct wal_snapshot {
  * the order of this struct. Everything is borrowed for the call. */
 struct wal_write {
     const struct wal_base *base;       /* index never falls, and is <= last index unless reset */
-    const struct wal_hard_state *hard; /* term never falls */
+    const struct wal_hard_state *hard; /* term never falls, and has one vote */
     bool has_cut;
     uint64_t cut_index; /* entries after it are void; at or above the last index it means nothing */
     const struct wal_entry *entries; /* the first continues the log (after the cut) without a gap */

@@ -89,26 +89,17 @@ static void set_results(struct group *group, int result)
     }
 }
 
-/* All in one batch or, where that does not fit on the disk any more, one by one, up to the first that finds no space. */
-static void append_items(struct writer *writer, struct group *group)
+/* One by one, up to the first that finds no space, and behind it what may go ahead. */
+static void append_one_by_one(struct writer *writer, struct group *group)
 {
-    if (group->is_refused) {
-        set_results(
-                group, err_set(&group->err, -ENOSPC, "a write before this one waits for space"));
-        return;
-    }
-    const struct wal_write *writes = (const struct wal_write *)(const void *)writer->writes.data;
-    size_t write_count = writer->writes.bytes / sizeof(*writes);
-    int r = wal_append(writer->wal, writes, write_count, &group->err);
-    if (r != -ENOSPC) {
-        set_results(group, r);
-        group->is_stuck = r < 0;
-        return;
-    }
+    bool is_over = group->is_refused;
     group->is_refused = true;
-    bool is_over = write_count == 1;
     LIST_FOREACH (item, &group->items, struct writer_item, link) {
-        item->result = is_over ? -ENOSPC : wal_append(writer->wal, &item->write, 1, &group->err);
+        if (is_over && !item->is_ahead) {
+            item->result = err_set(&group->err, -ENOSPC, "a write before this one waits for space");
+            continue;
+        }
+        item->result = wal_append(writer->wal, &item->write, 1, &group->err);
         is_over |= item->result == -ENOSPC;
         if (item->result < 0 && item->result != -ENOSPC) {
             set_results(group, item->result); /* final: what was appended will not be synced */
@@ -116,6 +107,25 @@ static void append_items(struct writer *writer, struct group *group)
             return;
         }
     }
+}
+
+/* All in one batch, where it fits on the disk. */
+static void append_items(struct writer *writer, struct group *group)
+{
+    const struct wal_write *writes = (const struct wal_write *)(const void *)writer->writes.data;
+    size_t write_count = writer->writes.bytes / sizeof(*writes);
+    if (group->is_refused) {
+        append_one_by_one(writer, group);
+        return;
+    }
+    int r = wal_append(writer->wal, writes, write_count, &group->err);
+    if (r == -ENOSPC && write_count > 1) {
+        append_one_by_one(writer, group);
+        return;
+    }
+    set_results(group, r);
+    group->is_refused = r == -ENOSPC;
+    group->is_stuck = r < 0 && r != -ENOSPC;
 }
 
 static bool needs_sync(const struct group *group)

@@ -3,8 +3,8 @@
  *
  * Votes, cuts, appends and snapshot marks all go through this one queue, so the log's order is the raft
  * core's. Once an error other than -ENOSPC has occurred every later item comes back with it. Once an item has found no space,
- * so does every later one, votes too, until writer_resume: whoever is told that a write is done takes all before it for
- * done.
+ * so does every later one until writer_resume, whatever it would need: whoever is told that a write is done takes all before it
+ * for done. Only what says of itself that it stands for nothing else is taken all the same.
  *
  * Threads: submit, inline, purge and stop from the owner's (loop) thread; on_done runs on the WAL thread and
  * should do no more than post to the loop. The writer keeps the next segment prepared by itself. */
@@ -21,6 +21,7 @@ struct writer_item {
     struct list link;
     struct wal_write write;
     uint64_t write_seq; /* the owner's number, untouched */
+    bool is_ahead;      /* without entries: tried even behind what found no space */
     bool skip_sync; /* need not be durable (a moved commit index); synced with whatever comes next */
     int result; /* set when handed back: 0 (durable, skip_sync apart), -ENOSPC (nothing of it was
                            done), or the final error */

@@ -92,8 +92,10 @@ void lab_tick(struct lab *lab, unsigned count)
 
 void lab_sync_write(struct lab *lab, uint64_t seq, uint64_t last_index, uint64_t last_term)
 {
-    (void)lab_step(lab, (struct raft_input){ .kind = RAFT_INPUT_SYNCED,
-                                .synced = { seq, last_index, last_term } });
+    (void)lab_step(lab,
+            (struct raft_input){ .kind = RAFT_INPUT_SYNCED,
+                    .synced = {
+                            .write_seq = seq, .last_index = last_index, .last_term = last_term } });
 }
 
 void lab_sync(struct lab *lab)

@@ -144,6 +144,45 @@ static void one_voter_counts_once(void **state)
     assert_int_equal(lab_status(lab).role, RAFT_ROLE_CANDIDATE);
 }
 
+/* The disk is full: entries wait, and the vote behind them went ahead. */
+static void a_vote_needs_its_term_on_disk_and_vouches_for_no_entry(void **state)
+{
+    struct lab *lab = *state;
+    struct raft_entry entry = lab_entry(1, 1);
+    lab_start(lab, 3);
+    lab_deliver(lab,
+            (struct raft_message){
+                    .kind = RAFT_MESSAGE_APPEND, .from = 2, .term = 1, .entries = { &entry, 1 } });
+    uint64_t entry_seq = lab->ready.write.seq;
+    assert_false(lab_vowed(lab, RAFT_MESSAGE_APPEND_REPLY, 2)->hard_only);
+    struct raft_message asked = request(RAFT_MESSAGE_VOTE, 3, 2, 1, 1);
+    asked.transfer = true;
+    lab_deliver(lab, asked);
+    uint64_t vote_seq = lab->ready.write.seq;
+    assert_true(entry_seq < vote_seq);
+    const struct raft_vow *vow = lab_vowed(lab, RAFT_MESSAGE_VOTE_REPLY, 3);
+    assert_true(vow->hard_only);
+    assert_int_equal(vow->after_seq, vote_seq);
+
+    (void)lab_step(lab, (struct raft_input){ .kind = RAFT_INPUT_SYNCED,
+                                .synced = { .write_seq = vote_seq, .hard_only = true } });
+    assert_int_equal(lab_status(lab).durable_index, 0);
+    lab_deliver(lab, asked); /* again: it is on disk, so at once */
+    assert_false(lab_sent(lab, RAFT_MESSAGE_VOTE_REPLY, 3)->reject);
+    struct raft_entry next = lab_entry(2, 2);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_APPEND,
+                             .from = 3,
+                             .term = 2,
+                             .index = 1,
+                             .log_term = 1,
+                             .entries = { &next, 1 } });
+    assert_null(lab_sent(lab, RAFT_MESSAGE_APPEND_REPLY, 3)); /* that stands on the entries */
+    vow = lab_vowed(lab, RAFT_MESSAGE_APPEND_REPLY, 3);
+    assert_int_equal(vow->after_seq, lab->ready.write.seq);
+    lab_sync_write(lab, entry_seq, 1, 1);
+    assert_int_equal(lab_status(lab).durable_index, 1);
+}
+
 static void vote_is_a_vow_and_given_once_in_a_term(void **state)
 {
     struct lab *lab = *state;
@@ -326,6 +365,7 @@ int main(void)
         LAB_TEST(refused_pre_votes_end_the_attempt),
         LAB_TEST(candidacy_is_announced_only_once_on_disk),
         LAB_TEST(one_voter_counts_once),
+        LAB_TEST(a_vote_needs_its_term_on_disk_and_vouches_for_no_entry),
         LAB_TEST(vote_is_a_vow_and_given_once_in_a_term),
         LAB_TEST(vote_survives_a_restart),
         cmocka_unit_test(vote_is_refused_to_a_log_that_is_behind),

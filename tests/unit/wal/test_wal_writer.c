@@ -441,7 +441,6 @@ static void on_a_slow_disk_syncs_overlap_and_are_told_in_order(void **state)
     expect_recovered(bench, ITEMS);
 }
 
-/* Fewer descriptors than syncs that might overlap: who finds none waits for one, and everything gets done. */
 /* Only the writer waits with a deadline, for company. While it is to be patient that deadline is far. */
 static _Atomic bool is_patient;
 static _Atomic unsigned company_awaited;
@@ -497,6 +496,7 @@ static void company_that_has_come_is_not_waited_for(void **state)
     expect_recovered(bench, 8);
 }
 
+/* Fewer descriptors than syncs that might overlap: who finds none waits for one, and everything gets done. */
 static void without_descriptors_syncs_share_those_there_are(void **state)
 {
     struct bench *bench = *state;

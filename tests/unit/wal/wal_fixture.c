@@ -220,7 +220,9 @@ static void add_hard_and_cut(struct script *script, struct wal_write *write)
     if (draw(script, 3) == 0) {
         script->hard = model->hard;
         script->hard.term += draw(script, 3) == 0;
-        script->hard.vote = draw(script, 4);
+        uint64_t vote = draw(script, 4);
+        bool is_free = script->hard.term > model->hard.term || script->hard.vote == 0;
+        script->hard.vote = is_free ? vote : script->hard.vote;
         script->hard.commit = MAX(
                 model->hard.commit, model->last_index - MIN(model->last_index, draw(script, 8)));
         model->hard = script->hard;
