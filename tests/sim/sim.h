@@ -2,7 +2,7 @@
  *
  *   sim.c      the queue of events, the world's troubles, the phases of a history
  *   network.c  messages under way
- *   node.c     a member: does the duties of its core as the real shell does
+ *   node*.c    a member: does the duties of its core as the real shell does (node.h)
  *   store.c    its log: the real one, on a disk of ours (disk.c), and what it must hold (ledger.c)
  *   machine.c  its state machine
  *   clocks.c   its clocks
