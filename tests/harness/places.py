@@ -115,15 +115,22 @@ def scratch_dir(name="dir"):
         shutil.rmtree(path, ignore_errors=True)
 
 
+def patience(seconds):
+    """How long to wait for what on a machine of its own is there within that many seconds, before it counts as hanging:
+    with more to run than there are processors, each gets its share. It grows when the load does."""
+    return seconds * max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
+
+
 def poll(condition, timeout, what, every=0.01):
-    """Calls condition until it answers something true, which is returned; fails loudly at the timeout."""
-    deadline = time.monotonic() + timeout
+    """Calls condition until it answers something true, which is returned; fails loudly when the patience is at its end."""
+    began = time.monotonic()
     while True:
         result = condition()
         if result:
             return result
-        if time.monotonic() > deadline:
-            raise TimeoutError("%s: not within %.1f s" % (what, timeout))
+        waited = time.monotonic() - began
+        if waited > timeout and waited > patience(timeout):
+            raise TimeoutError("%s: not within %.1f s" % (what, waited))
         time.sleep(every)
 
 
