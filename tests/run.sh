@@ -225,12 +225,12 @@ lane() {
         if has "${suite%-[12]}"; then pytest_suite "$suite"; fi
     done
 }
-lane contract fault &
-beside=$!
-lane cluster-1 &
-beside="$beside $!"
-lane cluster-2 scenario &
-beside="$beside $!"
+beside=
+for suites_of_lane in contract cluster-1 "cluster-2 scenario" fault; do
+    # shellcheck disable=SC2086
+    lane $suites_of_lane &
+    beside="$beside $!"
+done
 # shellcheck disable=SC2086
 for job in $beside; do wait "$job"; done
 for suite in contract cluster-1 cluster-2 scenario fault; do
