@@ -190,6 +190,9 @@ static void take_snapshot(struct ledger *ledger, const struct ledger_write *writ
 
 static void take_base(struct ledger *ledger, struct ledger_write *write)
 {
+    if (write->is_snapshot && write->base.index <= ledger->base.index) {
+        return; /* it begins later already: what lay between was taken away */
+    }
     drop_footings(ledger, write->base.index);
     if (write->is_snapshot) {
         drop_front(ledger, write->base.index);
@@ -336,6 +339,23 @@ static void begin_where_it_was_read(struct ledger *ledger, uint64_t index)
     }
 }
 
+/* A snapshot that was recorded and not told of shows in nothing but itself, until the log begins behind it one day. */
+static void take_recorded(struct ledger *ledger, const struct storage_recovered *recovered)
+{
+    while (ledger->queue != NULL && ledger->queue->is_snapshot && !ledger->queue->rebased) {
+        const struct storage_snapshot *queued = &ledger->queue->snapshot;
+        bool is_there = false;
+        for (size_t i = 0; i < recovered->snapshot_count; i++) {
+            is_there |= recovered->snapshots[i].index == queued->index &&
+                        recovered->snapshots[i].term == queued->term;
+        }
+        if (!is_there) {
+            return;
+        }
+        (void)ledger_write_free(ledger_sync_one(ledger));
+    }
+}
+
 bool ledger_restart(struct ledger *ledger, const struct storage_recovered *recovered,
         const struct raft_members *members)
 {
@@ -351,6 +371,7 @@ bool ledger_restart(struct ledger *ledger, const struct storage_recovered *recov
         }
         (void)ledger_write_free(ledger_sync_one(ledger));
     }
+    take_recorded(ledger, recovered);
     drop_queue(ledger);
     ledger->vote_seq = 0;
     return true;

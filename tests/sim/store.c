@@ -144,6 +144,7 @@ bool store_lose_front(struct store *store)
         names_format(&segments[i], name);
         (void)io->unlink(io->user, -1, name);
     }
+    (void)io->sync_file(io->user, -1); /* what is taken away stays away, whatever the power does */
     free(segments);
     ledger_lose_front(&store->ledger);
     return needed > 0;
