@@ -362,6 +362,8 @@ static bool retry_ops(struct gateways *gateways)
     while (!list_is_empty(&gateways->waiting_ops)) {
         struct kept_ops *kept = CONTAINER_OF(gateways->waiting_ops.next, struct kept_ops, node);
         uint64_t term = 0;
+        /* Each time its own: a leader of before may still refuse it, late, and another one have it by then. */
+        kept->context = ++gateways->next_context;
         enum gateways_fate fate = gateways->events->propose(
                 gateways->user, kept->context, kept->ops.items, kept->ops.count, &term);
         if (fate == GATEWAYS_KEEP) {
