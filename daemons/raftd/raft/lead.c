@@ -81,18 +81,26 @@ static void release_leaving(struct raft *raft)
     }
 }
 
+/* Room for how far each voter's clock is from a time, and our own if we are one of them. Returns how many there are. */
+static size_t begin_offsets(struct raft *raft, uint64_t time_ns)
+{
+    const struct members *members = raft_members_now(raft);
+    raft->offset_scratch = vec_reserve(raft->offset_scratch, &raft->offset_capacity,
+            members->voters.count + 1, sizeof *raft->offset_scratch);
+    if (!id_set_has(&members->voters, raft->options.self_id)) {
+        return 0;
+    }
+    raft->offset_scratch[0] = (int64_t)(raft->wall_ns - time_ns);
+    return 1;
+}
+
 /* Where cluster time stands as we begin: counted on from what was seen last, and by the clocks of those who elected us. */
 static void begin_clock(struct raft *raft)
 {
     const struct members *members = raft_members_now(raft);
     clusterclock_observe(&raft->clock, raft->log.last_time_ns, raft->now_ns);
     uint64_t time_ns = clusterclock_now(&raft->clock, raft->now_ns);
-    raft->offset_scratch = vec_reserve(raft->offset_scratch, &raft->offset_capacity,
-            members->voters.count + 1, sizeof *raft->offset_scratch);
-    size_t count = 0;
-    if (id_set_has(&members->voters, raft->options.self_id)) {
-        raft->offset_scratch[count++] = (int64_t)(raft->wall_ns - time_ns);
-    }
+    size_t count = begin_offsets(raft, time_ns);
     for (size_t i = 0; i < raft->clock_count; i++) {
         const struct raft_clock_seen *clock = &raft->clocks[i];
         if (id_set_has(&members->voters, clock->id)) {
@@ -256,12 +264,7 @@ static void correct_clock(struct raft *raft)
 {
     const struct members *members = raft_members_now(raft);
     uint64_t time_ns = clusterclock_now(&raft->clock, raft->now_ns);
-    raft->offset_scratch = vec_reserve(raft->offset_scratch, &raft->offset_capacity,
-            members->voters.count + 1, sizeof *raft->offset_scratch);
-    size_t count = 0;
-    if (id_set_has(&members->voters, raft->options.self_id)) {
-        raft->offset_scratch[count++] = (int64_t)(raft->wall_ns - time_ns);
-    }
+    size_t count = begin_offsets(raft, time_ns);
     for (size_t i = 0; i < raft->peer_count; i++) {
         struct raft_peer *peer = &raft->peers[i];
         if (peer->is_voter && peer->wall_fresh) {
