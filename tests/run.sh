@@ -120,6 +120,7 @@ targets=all
 if has unit || has sim; then
     targets="all meson-test-prereq" # Whether all has what the tests need depends on meson's version.
 fi
+echo "building in $build/"
 # shellcheck disable=SC2086
 if ! ninja -C "$build" $targets >"$scratch/build" 2>&1; then
     grep -v '^\[' "$scratch/build" | tail -n 60
@@ -218,6 +219,9 @@ script_suite() {
 if has unit; then meson_suite unit; fi
 if has sim; then script_suite sim "$build"; fi
 # Most of these wait most of the time, so they run beside one another.
+if has contract || has cluster || has scenario || has fault; then
+    echo "black-box suites run side by side: what they say comes when all have ended"
+fi
 lane() {
     in_lane=$1
     trap 'pass_on "$in_lane"' INT TERM HUP
