@@ -14,9 +14,10 @@
 #include "common/buf.h"
 #include "common/conf_table.h"
 #include "common/lockfile.h"
+#include "common/log_lost.h"
 
 enum {
-    PATH_BYTES = 4096 + 64,
+    PATH_BYTES = LOG_LOST_PATH_BYTES,
     NFS_MAGIC = 0x6969
 };
 
@@ -36,28 +37,6 @@ static bool exists(const char *dir, const char *name)
 
     join(path, "%s/%s", dir, name);
     return lstat(path, &stat) == 0;
-}
-
-/* The first name in a directory that ends so ("": any name that is no dot file), or false. */
-static bool find_suffix(const char *dir, const char *suffix, char ret_path[PATH_BYTES])
-{
-    DIR *stream = opendir(dir);
-    bool found = false;
-
-    if (stream == NULL) {
-        return false;
-    }
-    for (struct dirent *entry = readdir(stream); entry != NULL && !found; entry = readdir(stream)) {
-        size_t bytes = strlen(entry->d_name);
-        size_t suffix_bytes = strlen(suffix);
-        if (bytes > suffix_bytes && entry->d_name[0] != '.' &&
-                strcmp(entry->d_name + bytes - suffix_bytes, suffix) == 0) {
-            join(ret_path, "%s/%s", dir, entry->d_name);
-            found = true;
-        }
-    }
-    (void)closedir(stream);
-    return found;
 }
 
 /* A log of etcd's begins with a record of type 4 (crc), as protobuf behind a length of 8 bytes. */
@@ -97,13 +76,13 @@ static int check_foreign(const struct conf *conf, struct err *err)
     if (exists(dir, "member/snap/db")) {
         return refuse_etcd(dir, "member/snap/db", "2.3 or 3", err);
     }
-    if (find_suffix(conf->wal_dir, ".wal", path) && is_etcd_log(path)) {
+    if (log_lost_find_file(conf->wal_dir, ".wal", path) && is_etcd_log(path)) {
         return refuse_etcd(dir, path, "2", err);
     }
     if (exists(dir, "member/wal")) {
         char wal_dir[PATH_BYTES];
         join(wal_dir, "%s/member/wal", dir);
-        if (find_suffix(wal_dir, ".wal", path) && is_etcd_log(path)) {
+        if (log_lost_find_file(wal_dir, ".wal", path) && is_etcd_log(path)) {
             return refuse_etcd(dir, path, "2", err);
         }
     }
@@ -126,35 +105,6 @@ static int check_kind(const struct conf *conf, struct err *err)
                 "%s is a proxy's, and the proxy is not served by this version; give --data-dir "
                 "another folder",
                 conf->data_dir);
-    }
-    return 0;
-}
-
-/* A log that is gone while what was made from it is still there: starting anew would bury the data. */
-static int check_log_lost(const struct conf *conf, bool *ret_is_new, struct err *err)
-{
-    char path[PATH_BYTES];
-    char snap_dir[PATH_BYTES];
-
-    *ret_is_new = !find_suffix(conf->wal_dir, ".wal", path);
-    if (*ret_is_new && exists(conf->data_dir, "member/state/CURRENT")) {
-        return err_set(err, -EINVAL,
-                "there is a state in %s/member/state but no log in %s; give --wal-dir the folder "
-                "that this member's log is in, or restore a backup",
-                conf->data_dir, conf->wal_dir);
-    }
-    join(snap_dir, "%s/member/snap", conf->data_dir);
-    if (*ret_is_new && find_suffix(snap_dir, ".snap", path)) {
-        return err_set(err, -EINVAL,
-                "there are snapshots in %s but no log in %s; give --wal-dir the folder that this "
-                "member's log is in, or restore a backup",
-                snap_dir, conf->wal_dir);
-    }
-    join(path, "%s.part", conf->wal_dir);
-    if (*ret_is_new && access(path, F_OK) == 0) {
-        return err_set(err, -EINVAL,
-                "%s is of a backup that was not finished; remove the folder and make another",
-                path);
     }
     return 0;
 }
@@ -254,7 +204,11 @@ int datadir_check(struct conf *conf, struct datadir *ret_datadir, struct err *er
     TRY(check_file_system(conf, err));
     TRY(check_kind(conf, err));
     TRY(check_foreign(conf, err));
-    TRY(check_log_lost(conf, &ret_datadir->is_new, err));
+    char log[PATH_BYTES];
+    ret_datadir->is_new = !log_lost_find_file(conf->wal_dir, ".wal", log);
+    if (ret_datadir->is_new) {
+        TRY(log_lost_check(conf, err));
+    }
     TRY(check_locks(conf, err));
     if (!ret_datadir->is_new) {
         conf_note_add(conf, LOG_LEVEL_NOTICE, "etcdmain",

@@ -1,6 +1,5 @@
 #include "daemons/raftd/raftd.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -9,6 +8,7 @@
 #include "common/clock.h"
 #include "common/ids.h"
 #include "common/log.h"
+#include "common/log_lost.h"
 #include "common/loop.h"
 #include "common/notify.h"
 #include "daemons/raftd/bootstrap/bootstrap.h"
@@ -99,53 +99,6 @@ static int begin_cluster(struct raftd *raftd, struct err *err)
     return result;
 }
 
-/* Whether the folder has a file whose name ends so. */
-static bool has_file(const char *dir, const char *suffix)
-{
-    DIR *stream = opendir(dir);
-    bool found = false;
-
-    if (stream == NULL) {
-        return false;
-    }
-    for (struct dirent *entry = readdir(stream); entry != NULL && !found; entry = readdir(stream)) {
-        size_t bytes = strlen(entry->d_name);
-        found = bytes > strlen(suffix) &&
-                strcmp(entry->d_name + bytes - strlen(suffix), suffix) == 0;
-    }
-    (void)closedir(stream);
-    return found;
-}
-
-/* stored makes a state and snapshots only once there is a log: the one without the other has lost it, or was given another
- * folder. A new log would in the end reach their index, and then it is they that would be given up. */
-static int check_log_lost(const struct conf *conf, struct err *err)
-{
-    char path[4096];
-    int length = snprintf(path, sizeof path, "%s/member/state/CURRENT", conf->data_dir);
-
-    if (length > 0 && (size_t)length < sizeof path && access(path, F_OK) == 0) {
-        return err_set(err, -EINVAL,
-                "there is a state in %s/member/state but no log in %s; give --wal-dir the folder "
-                "that this member's log is in, or restore a backup",
-                conf->data_dir, conf->wal_dir);
-    }
-    length = snprintf(path, sizeof path, "%s/member/snap", conf->data_dir);
-    if (length > 0 && (size_t)length < sizeof path && has_file(path, ".snap")) {
-        return err_set(err, -EINVAL,
-                "there are snapshots in %s but no log in %s; give --wal-dir the folder that this "
-                "member's log is in, or restore a backup",
-                path, conf->wal_dir);
-    }
-    length = snprintf(path, sizeof path, "%s.part", conf->wal_dir);
-    if (length > 0 && (size_t)length < sizeof path && access(path, F_OK) == 0) {
-        return err_set(err, -EINVAL,
-                "%s is of a backup that was not finished; remove the folder and make another",
-                path);
-    }
-    return 0;
-}
-
 /* -force-new-cluster is for the start that it was given to: quorate gives the same flags to a raftd that died, and by then
  * members may have been added. */
 static bool wants_standalone(const struct conf *conf)
@@ -155,7 +108,7 @@ static bool wants_standalone(const struct conf *conf)
 
 static int bootstrap(struct raftd *raftd, struct err *err)
 {
-    TRY(check_log_lost(raftd->conf, err));
+    TRY(log_lost_check(raftd->conf, err));
     if (wants_standalone(raftd->conf)) {
         log_warning("raftd.standalone.no_data",
                 "data_dir=%s action=bootstrap_as_without_force_new_cluster", raftd->conf->data_dir);
