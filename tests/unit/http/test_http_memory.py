@@ -80,6 +80,19 @@ def test_who_takes_room_and_sends_nothing_makes_way(serve, count, head):
         hog.close()
 
 
+def test_of_requests_that_wait_only_the_beginning_is_held(serve):
+    server = serve(**SMALL_BUDGET)
+    clients = [server.connect() for _ in range(100)]
+    for client in clients:
+        client.sendall(put_head(MIB) + b"e" * 60000)
+    server.wait_for(conns=len(clients) + 1)
+    for _ in range(20):
+        assert server.stats()["held_bytes"] <= BUDGET_BYTES
+    for client in clients:
+        client.close()
+    server.wait_for(held_bytes=0)
+
+
 def test_small_requests_are_served_while_large_ones_wait(serve):
     server = serve(**SMALL_BUDGET)
     clients = [server.connect() for _ in range(8)]
