@@ -50,7 +50,7 @@ def test_rounds_of_kill_9_lose_nothing():
 
 @pytest.mark.ours
 @pytest.mark.parametrize("name", ["raftd", "stored", "gatewayd"])
-def test_a_killed_daemon_is_back_within_a_second_or_two(name):
+def test_a_killed_daemon_is_back(name, measured):
     with harness.new_server(quick_clock=True) as server:
         server.start()
         with Writers(server.port, "/w", count=4) as writers:
@@ -60,7 +60,7 @@ def test_a_killed_daemon_is_back_within_a_second_or_two(name):
             writers.wait_for(20)
             taken = time.monotonic() - began
         assert writers.problems() == []
-        assert taken < 5, taken
+        measured.times("%s killed, 20 more writes acknowledged" % name, [taken])
 
 
 def test_a_kill_of_the_launcher_alone_ends_all():
