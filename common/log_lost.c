@@ -2,18 +2,13 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-PRINTF_LIKE(2, 3)
-static bool join(char path[LOG_LOST_PATH_BYTES], const char *format, ...)
+/* What snprintf says of a path. */
+static bool fits(int length)
 {
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(path, LOG_LOST_PATH_BYTES, format, arguments);
-    va_end(arguments);
     return length > 0 && length < LOG_LOST_PATH_BYTES;
 }
 
@@ -30,7 +25,7 @@ bool log_lost_find_file(const char *dir, const char *suffix, char ret_path[LOG_L
         size_t suffix_bytes = strlen(suffix);
         found = bytes > suffix_bytes && entry->d_name[0] != '.' &&
                 strcmp(entry->d_name + bytes - suffix_bytes, suffix) == 0 &&
-                join(ret_path, "%s/%s", dir, entry->d_name);
+                fits(snprintf(ret_path, LOG_LOST_PATH_BYTES, "%s/%s", dir, entry->d_name));
     }
     (void)closedir(stream);
     return found;
@@ -41,19 +36,21 @@ int log_lost_check(const struct conf *conf, struct err *err)
     char path[LOG_LOST_PATH_BYTES];
     char found[LOG_LOST_PATH_BYTES];
 
-    if (join(path, "%s/member/state/CURRENT", conf->data_dir) && access(path, F_OK) == 0) {
+    if (fits(snprintf(path, sizeof path, "%s/member/state/CURRENT", conf->data_dir)) &&
+            access(path, F_OK) == 0) {
         return err_set(err, -EINVAL,
                 "there is a state in %s/member/state but no log in %s; give --wal-dir the folder "
                 "that this member's log is in, or restore a backup",
                 conf->data_dir, conf->wal_dir);
     }
-    if (join(path, "%s/member/snap", conf->data_dir) && log_lost_find_file(path, ".snap", found)) {
+    if (fits(snprintf(path, sizeof path, "%s/member/snap", conf->data_dir)) &&
+            log_lost_find_file(path, ".snap", found)) {
         return err_set(err, -EINVAL,
                 "there are snapshots in %s but no log in %s; give --wal-dir the folder that this "
                 "member's log is in, or restore a backup",
                 path, conf->wal_dir);
     }
-    if (join(path, "%s.part", conf->wal_dir) && access(path, F_OK) == 0) {
+    if (fits(snprintf(path, sizeof path, "%s.part", conf->wal_dir)) && access(path, F_OK) == 0) {
         return err_set(err, -EINVAL,
                 "%s is of a backup that was not finished; remove the folder and make another",
                 path);
