@@ -36,7 +36,7 @@ static void give_up(struct stored *stored)
     while (!list_is_empty(&compaction->batches)) {
         drop_first(compaction);
     }
-    compaction->recording = false;
+    compaction->recording = compaction->waits = false;
     compaction->failed_at_ms = clock_monotonic_ms();
     if (compaction->replica != NULL) {
         compaction->replica = replica_close(compaction->replica);
@@ -119,6 +119,7 @@ static void take_over(struct stored *stored)
     uint64_t before =
             state_writer_file_bytes(replica_writer(generations_replica(stored->generations)));
 
+    INVARIANT_EQ(stored->snapshots.job.kind, JOB_NONE); /* a thread would copy what is closed */
     compaction->replica = replica_close(compaction->replica);
     compaction->recording = false;
     if (generations_switch(stored->generations, compaction->number, &err) < 0) {
@@ -159,6 +160,10 @@ static void on_turn(void *user)
     }
     uint64_t live = replica_meta(generations_replica(stored->generations))->applied_index;
     if (replica_meta(compaction->replica)->applied_index == live) {
+        if (stored->snapshots.job.kind != JOB_NONE) {
+            compaction->waits = true; /* a snapshot of the live state: it may not go yet */
+            return;
+        }
         while (!list_is_empty(&compaction->batches)) {
             drop_first(compaction);
         }
@@ -174,6 +179,14 @@ static void on_turn(void *user)
     }
     drop_first(compaction);
     loop_post(stored->loop, on_turn, stored);
+}
+
+void compaction_go_on(struct stored *stored)
+{
+    if (stored->compaction.waits) {
+        stored->compaction.waits = false;
+        on_turn(stored);
+    }
 }
 
 void compaction_copied(struct stored *stored, const struct job *job)

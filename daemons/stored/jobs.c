@@ -23,11 +23,12 @@ static void on_job_done(void *user);
 static void *job_run(void *argument)
 {
     struct job *job = argument;
+    const struct snapshots *snapshots = &job->stored->snapshots;
 
     if (job->kind == JOB_MAKE_SNAPSHOT) {
-        job->result = snapshot_make(job->writer, job->dir, &job->made, &job->err);
+        job->result = snapshot_make(job->writer, job->dir, &snapshots->stop, &job->made, &job->err);
     } else if (job->kind == JOB_COMPACT) {
-        job->result = snapshot_copy_env(job->writer, job->dir, &job->err);
+        job->result = snapshot_copy_env(job->writer, job->dir, &snapshots->stop, &job->err);
     } else if (job->index == 0) {
         job->result = generations_build_empty(
                 job->dir, job->stored->config.map_bytes, job->complete_at, &job->err);
@@ -243,6 +244,7 @@ static void on_job_done(void *user)
     job->kind = JOB_NONE;
     if (done.kind == JOB_MAKE_SNAPSHOT) {
         on_snapshot_made(stored, &done);
+        compaction_go_on(stored);
     } else if (done.kind == JOB_COMPACT) {
         compaction_copied(stored, &done);
     } else if (stored->snapshots.load_due) {
@@ -262,6 +264,7 @@ void jobs_stop(struct stored *stored)
     struct job *job = &stored->snapshots.job;
 
     if (job->kind != JOB_NONE) {
+        atomic_store(&stored->snapshots.stop, true);
         (void)pthread_join(job->thread, NULL);
         job->kind = JOB_NONE;
     }

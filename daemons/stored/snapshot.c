@@ -20,8 +20,7 @@
 #include "daemons/stored/files.h"
 
 enum {
-    CHUNK_BYTES = 1024 * 1024,
-    PIECE_BYTES = CHUNK_BYTES,
+    CHUNK_BYTES = 1024 * 1024, /* read at once, and on its way to the disk at once */
     AHEAD_BYTES = 4 * CHUNK_BYTES,
     PAGE_BYTES = 4096,
 };
@@ -93,6 +92,12 @@ static void *copy_run(void *argument)
     return NULL;
 }
 
+static int check_stop(const atomic_bool *stop, struct err *err)
+{
+    return stop != NULL && atomic_load(stop) ? err_set(err, -ECANCELED, "the copy was given up")
+                                             : 0;
+}
+
 /* ---- Writing behind others -------------------------------------------------------------------------------------- */
 
 /* A file that is written from its beginning to its end. */
@@ -138,15 +143,17 @@ static void write_back(int fd, uint64_t from, uint64_t end, unsigned flags)
 }
 
 /* Gives back what was allocated in vain; then to the disk, piece by piece, one on its way while the next begins. */
-static int trickle_end(struct trickle *trickle, const char *path, struct err *err)
+static int trickle_end(
+        struct trickle *trickle, const char *path, const atomic_bool *stop, struct err *err)
 {
     uint64_t waited = 0;
 
     if (ftruncate(trickle->fd, (off_t)trickle->bytes) < 0) {
         return err_errno(err, "truncate %s", path);
     }
-    for (uint64_t at = 0; at < trickle->bytes; at += PIECE_BYTES) {
-        uint64_t end = MIN(at + (uint64_t)PIECE_BYTES, trickle->bytes);
+    for (uint64_t at = 0; at < trickle->bytes; at += CHUNK_BYTES) {
+        TRY(check_stop(stop, err));
+        uint64_t end = MIN(at + (uint64_t)CHUNK_BYTES, trickle->bytes);
         write_back(trickle->fd, at, end, SYNC_FILE_RANGE_WRITE);
         if (at > waited) {
             write_back(trickle->fd, waited, at, SYNC_FILE_RANGE_WAIT_BEFORE);
@@ -159,28 +166,29 @@ static int trickle_end(struct trickle *trickle, const char *path, struct err *er
 /* ---- Making --------------------------------------------------------------------------------------------------- */
 
 /* Takes the copy out of the pipe. */
-static int drain_copy(int from, int to, const char *path, crypto_generichash_state *hash,
-        uint64_t *ret_bytes, struct err *err)
+static int drain_copy(int from, int to, const char *path, const atomic_bool *stop,
+        crypto_generichash_state *hash, uint64_t *ret_bytes, struct err *err)
 {
     CLEANUP(free_bytes) uint8_t *chunk = xmalloc(CHUNK_BYTES);
     struct trickle trickle = { .fd = to };
 
     yield_disk();
     for (;;) {
+        TRY(check_stop(stop, err));
         ssize_t got = read_chunk(from, chunk, CHUNK_BYTES);
         if (got < 0) {
             return err_set(err, (int)got, "read the copy: %s", strerror((int)-got));
         }
         if (got == 0) {
             *ret_bytes = trickle.bytes;
-            return trickle_end(&trickle, path, err);
+            return trickle_end(&trickle, path, stop, err);
         }
         (void)crypto_generichash_update(hash, chunk, (size_t)got);
         TRY(trickle_write(&trickle, chunk, (size_t)got, path, err));
     }
 }
 
-static int copy_out(struct state_writer *writer, int to, const char *path,
+static int copy_out(struct state_writer *writer, int to, const char *path, const atomic_bool *stop,
         crypto_generichash_state *hash, uint64_t *ret_bytes, struct err *err)
 {
     int ends[2];
@@ -197,7 +205,7 @@ static int copy_out(struct state_writer *writer, int to, const char *path,
         close_fd(&ends[1]);
         return err_set(err, -code, "start copying: %s", strerror(code));
     }
-    int result = drain_copy(ends[0], to, path, hash, ret_bytes, err);
+    int result = drain_copy(ends[0], to, path, stop, hash, ret_bytes, err);
     close_fd(&ends[0]); /* a copy that is still writing gets EPIPE */
     (void)pthread_join(thread, NULL);
     if (result == 0 && copy.result < 0) {
@@ -244,7 +252,7 @@ static int write_trailer(int fd, const char *path, uint64_t data_bytes, struct s
 }
 
 static int make_at(struct state_writer *writer, const char *dir, const char *temporary,
-        struct snapshot_info *ret_info, struct err *err)
+        const atomic_bool *stop, struct snapshot_info *ret_info, struct err *err)
 {
     char path[SNAPSHOT_PATH_BYTES_MAX];
     crypto_generichash_state hash;
@@ -256,9 +264,10 @@ static int make_at(struct state_writer *writer, const char *dir, const char *tem
         return err_errno(err, "create %s", temporary);
     }
     snapshot_hash_init(&hash);
-    TRY(copy_out(writer, fd, temporary, &hash, &data_bytes, err));
+    TRY(copy_out(writer, fd, temporary, stop, &hash, &data_bytes, err));
     TRY(read_position(temporary, ret_info, err));
     TRY(write_trailer(fd, temporary, data_bytes, ret_info, &hash, err));
+    TRY(check_stop(stop, err)); /* raftd would not hear of it any more */
     snapshot_path(dir, ret_info->term, ret_info->index, path);
     if (rename(temporary, path) < 0) {
         return err_errno(err, "rename %s", temporary);
@@ -266,7 +275,8 @@ static int make_at(struct state_writer *writer, const char *dir, const char *tem
     return files_sync_dir(dir, err);
 }
 
-int snapshot_copy_env(struct state_writer *writer, const char *dest_dir, struct err *err)
+int snapshot_copy_env(
+        struct state_writer *writer, const char *dest_dir, const atomic_bool *stop, struct err *err)
 {
     char data_path[SNAPSHOT_PATH_BYTES_MAX];
     crypto_generichash_state hash;
@@ -279,20 +289,20 @@ int snapshot_copy_env(struct state_writer *writer, const char *dest_dir, struct 
         return err_errno(err, "create %s", data_path);
     }
     snapshot_hash_init(&hash); /* nobody will ask: one way to copy is enough */
-    TRY(copy_out(writer, fd, data_path, &hash, &data_bytes, err));
+    TRY(copy_out(writer, fd, data_path, stop, &hash, &data_bytes, err));
     if (fsync(fd) < 0) {
         return err_errno(err, "sync %s", data_path);
     }
     return files_sync_dir(dest_dir, err);
 }
 
-int snapshot_make(struct state_writer *writer, const char *dir, struct snapshot_info *ret_info,
-        struct err *err)
+int snapshot_make(struct state_writer *writer, const char *dir, const atomic_bool *stop,
+        struct snapshot_info *ret_info, struct err *err)
 {
     char temporary[SNAPSHOT_PATH_BYTES_MAX];
 
     (void)snprintf(temporary, sizeof temporary, "%s/making.snap.tmp", dir);
-    int result = make_at(writer, dir, temporary, ret_info, err);
+    int result = make_at(writer, dir, temporary, stop, ret_info, err);
     if (result < 0) {
         (void)unlink(temporary);
     }

@@ -6,12 +6,15 @@
  * These calls take as long as the state is large: they run on the worker, not on the loop. */
 #pragma once
 
+#include <stdatomic.h>
+
 #include "common/snapshot_file.h"
 #include "common/state/state_write.h"
 
-/* Copies the writer's environment as it is now. */
-int snapshot_make(struct state_writer *writer, const char *dir, struct snapshot_info *ret_info,
-        struct err *err);
+/* Copies the writer's environment as it is now. -ECANCELED: `stop` (NULL: never) became true meanwhile, and nothing is left;
+ * what is complete by then is not given its name either. */
+int snapshot_make(struct state_writer *writer, const char *dir, const atomic_bool *stop,
+        struct snapshot_info *ret_info, struct err *err);
 
 /* Reads the whole file; -EUCLEAN where it is damaged. */
 int snapshot_verify(const char *path, struct snapshot_info *ret_info, struct err *err);
@@ -21,8 +24,9 @@ int snapshot_verify(const char *path, struct snapshot_info *ret_info, struct err
 int snapshot_unpack(
         const char *path, const char *dest_dir, struct snapshot_info *ret_info, struct err *err);
 
-/* The writer's environment, compact, as data.mdb in dest_dir, synced. */
-int snapshot_copy_env(struct state_writer *writer, const char *dest_dir, struct err *err);
+/* The writer's environment, compact, as data.mdb in dest_dir, synced. -ECANCELED: as above; dest_dir holds nothing to be used. */
+int snapshot_copy_env(struct state_writer *writer, const char *dest_dir, const atomic_bool *stop,
+        struct err *err);
 
 int snapshot_set_broken(const char *path, struct err *err);
 

@@ -81,6 +81,7 @@ struct job {
 
 struct snapshots {
     struct job job;
+    atomic_bool stop;             /* a copy that runs is to end: this process does */
     struct snapshot_info newest;  /* on disk */
     uint64_t recorded_index;      /* of the last one that raftd told to be in the log; 0: none */
     uint64_t log_bytes;           /* behind it, as raftd last said */
@@ -99,6 +100,7 @@ struct compaction {
     struct list batches; /* of struct pending, oldest first */
     size_t bytes;
     struct replica *replica; /* the copy, being brought up */
+    bool waits;              /* it has all, and for a snapshot to be done */
     uint64_t number;
     uint64_t done_count;
     uint64_t failed_at_ms; /* 0: not lately */
@@ -152,7 +154,8 @@ size_t subscribers_count(const struct stored *stored);
 /* jobs.c */
 void jobs_consider_snapshot(struct stored *stored);
 void jobs_load(struct stored *stored, uint64_t index, uint64_t term, uint64_t complete_at);
-void jobs_stop(struct stored *stored); /* waits for the one that runs */
+/* Has a copy that runs given up, and waits for what runs. */
+void jobs_stop(struct stored *stored);
 /* How long the next batch must wait so that the running copy does not let the file grow without bound. */
 uint64_t jobs_pause_ms(const struct stored *stored, uint64_t grown_bytes);
 
@@ -165,6 +168,7 @@ bool jobs_begin(struct stored *stored, const struct job *job);
 void compaction_consider(struct stored *stored);
 void compaction_note(struct stored *stored, struct span body); /* a batch was applied */
 void compaction_copied(struct stored *stored, const struct job *job);
+void compaction_go_on(struct stored *stored); /* the worker has ended a snapshot */
 void compaction_cancel(struct stored *stored);
 
 /* care.c */

@@ -178,8 +178,11 @@ const struct link_events ring_status_events = { .on_up = applied_up,
 
 static void on_patience(void *user)
 {
-    (void)user;
-    fail_msg("nothing happened for %d ms", PATIENCE_MS);
+    const struct ring *f = user;
+    fail_msg("not within %d ms: sent %" PRIu64 ", applied %" PRIu64 ", snapshot %" PRIu64
+             ", generation %" PRIu64 "; %u hellos, %u ends of the link",
+            PATIENCE_MS, f->index, f->last_done.index, f->made_index, f->generation, f->hellos,
+            f->downs);
 }
 
 void ring_wait(struct ring *f, bool (*done)(struct ring *f))

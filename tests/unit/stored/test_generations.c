@@ -340,7 +340,7 @@ static void a_snapshot_becomes_the_live_state_with_our_ids(void **state)
 
     assert_int_equal(generations_set_ids(f->generations, 11, 22, &err), 0);
     struct state_writer *writer = replica_writer(generations_replica(f->generations));
-    assert_int_equal(snapshot_make(writer, f->dir, &info, &err), 0);
+    assert_int_equal(snapshot_make(writer, f->dir, NULL, &info, &err), 0);
     snapshot_path(f->dir, info.term, info.index, path);
     write_some(f, 4);
     assert_int_equal(generations_prepare(f->generations, &number, dir, &err), 0);

@@ -21,7 +21,7 @@ static void make(struct fixture *f)
     struct err err = { 0 };
     struct state_writer *writer = replica_writer(f->machine->replica);
 
-    if (snapshot_make(writer, f->snaps, &f->info, &err) < 0) {
+    if (snapshot_make(writer, f->snaps, NULL, &f->info, &err) < 0) {
         fail_msg("%s", err.text);
     }
     snapshot_path(f->snaps, f->info.term, f->info.index, f->path);
@@ -227,7 +227,7 @@ static void a_folder_that_is_missing_is_an_error(void **state)
     struct err err = { 0 };
     struct state_writer *writer = replica_writer(f->machine->replica);
 
-    assert_int_equal(snapshot_make(writer, "/nonexistent", &info, &err), -ENOENT);
+    assert_int_equal(snapshot_make(writer, "/nonexistent", NULL, &info, &err), -ENOENT);
     assert_non_null(strstr(err.text, "/nonexistent"));
     assert_int_equal(snapshot_verify("/nonexistent", &info, &err), -ENOENT);
 }
@@ -242,10 +242,34 @@ static void a_full_disk_leaves_no_snapshot_behind(void **state)
     (void)snprintf(full, sizeof full, "%s/making.snap.tmp", f->snaps);
     assert_int_equal(unlink(f->path), 0);
     assert_int_equal(symlink("/dev/full", full), 0);
-    int result = snapshot_make(replica_writer(f->machine->replica), f->snaps, &info, &err);
+    int result = snapshot_make(replica_writer(f->machine->replica), f->snaps, NULL, &info, &err);
     assert_int_equal(result, -ENOSPC);
     assert_int_equal(snapshot_newest(f->snaps, &info, NULL), -ENOENT);
     assert_false(exists(f, "making.snap.tmp"));
+}
+
+static void a_copy_that_is_given_up_leaves_nothing_behind(void **state)
+{
+    struct fixture *f = *state;
+    struct state_writer *writer = replica_writer(f->machine->replica);
+    struct snapshot_info info;
+    struct err err = { 0 };
+    atomic_bool stop = true;
+    char dest[128];
+
+    assert_int_equal(unlink(f->path), 0);
+    assert_int_equal(snapshot_make(writer, f->snaps, &stop, &info, &err), -ECANCELED);
+    assert_int_equal(snapshot_newest(f->snaps, &info, NULL), -ENOENT);
+    assert_false(exists(f, "making.snap.tmp"));
+    (void)snprintf(dest, sizeof dest, "%s/copy", f->machine->dir);
+    assert_int_equal(mkdir(dest, 0700), 0);
+    assert_int_equal(snapshot_copy_env(writer, dest, &stop, &err), -ECANCELED);
+
+    /* The state goes on, and the next copy is whole. */
+    (void)DO(f->machine, OP_SET, PATH("/later"), VALUE("v"));
+    make(f);
+    assert_int_equal(snapshot_verify(f->path, &info, NULL), 0);
+    assert_int_equal(info.index, 301);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -262,6 +286,7 @@ int main(void)
         TEST(leftovers_are_swept_and_broken_ones_kept),
         TEST(a_folder_that_is_missing_is_an_error),
         TEST(a_full_disk_leaves_no_snapshot_behind),
+        TEST(a_copy_that_is_given_up_leaves_nothing_behind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

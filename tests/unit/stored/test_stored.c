@@ -314,6 +314,50 @@ static void a_state_that_is_half_free_moves_to_a_compact_one_among_writes(void *
     assert_int_equal(f->hello_index, index);
 }
 
+/* Once the copy has begun each batch makes a snapshot due, and there are some on their way: the copy has something to catch up
+ * with, and others are applied between its turns. */
+static bool snapshots_fall_due_meanwhile(struct ring *f)
+{
+    char path[256];
+
+    if (f->generation == 2) {
+        return ring_is_applied(f);
+    }
+    (void)snprintf(path, sizeof path, "%s/member/state/0000000000000002", f->data);
+    bool has_begun = access(path, F_OK) == 0;
+    while (has_begun && f->index < 400 && link_unacknowledged(f->apply) < 24) {
+        ring_send_batch(f, f->index, 1, 1 << 30);
+    }
+    if (!has_begun && ring_is_applied(f) && f->beacons > 0) {
+        f->beacons = 0;
+        ring_send_batch(f, f->index, 3, 0);
+    }
+    return false;
+}
+
+static void no_snapshot_is_begun_of_a_state_that_is_about_to_go(void **state)
+{
+    struct ring *f = *state;
+    struct buf value = BUF_INIT;
+
+    ring_order_go(f);
+    f->index = 0;
+    ring_wait(f, ring_is_applied);
+    ring_subscribe(f);
+    ring_wait(f, ring_has_beacon);
+    memset(buf_reserve(&value, 8 << 20), 'v', 8 << 20);
+    value.bytes = 8 << 20;
+    ring_send_one(f, (struct op){ .kind = OP_SET, PATH("/big/value"), .value = buf_span(&value) });
+    buf_fini(&value);
+    ring_send_one(f, (struct op){ .kind = OP_DELETE, PATH("/big"), .recursive = true });
+    for (unsigned i = 0; i < 4; i++) {
+        ring_send_one(f, (struct op){ .kind = OP_SYNC });
+    }
+    ring_wait(f, snapshots_fall_due_meanwhile);
+    ring_send_batch(f, f->index, 1, 0);
+    ring_wait(f, ring_is_applied);
+}
+
 static bool is_bad(struct ring *f)
 {
     return f->bad_index != 0;
@@ -461,6 +505,7 @@ int main(void)
         TEST(recorded_snapshots_are_purged_down_to_the_number_kept),
         TEST(a_snapshot_is_loaded_into_a_new_generation),
         TEST(a_state_that_is_half_free_moves_to_a_compact_one_among_writes),
+        TEST(no_snapshot_is_begun_of_a_state_that_is_about_to_go),
         TEST(a_damaged_snapshot_is_set_aside_and_another_asked_for),
         TEST(who_falls_back_to_an_older_snapshot_tells_of_that_one),
         TEST(a_newest_snapshot_is_told_again_after_each_order),
