@@ -325,7 +325,7 @@ static bool snapshots_fall_due_meanwhile(struct ring *f)
     }
     (void)snprintf(path, sizeof path, "%s/member/state/0000000000000002", f->data);
     bool has_begun = access(path, F_OK) == 0;
-    while (has_begun && f->index < 400 && link_unacknowledged(f->apply) < 24) {
+    while (has_begun && f->index < 100 && link_unacknowledged(f->apply) < 24) {
         ring_send_batch(f, f->index, 1, 1 << 30);
     }
     if (!has_begun && ring_is_applied(f) && f->beacons > 0) {
