@@ -10,7 +10,7 @@
  *     once per session;
  *   - at most `window` (32) frames, or 64 MiB of them, are unacknowledged: link_send then says -EAGAIN, on_writable
  *     tells when to go on;
- *   - a pipe on which a frame stays unacknowledged for `stall_ms` is closed; a dialer dials again at once, then each 100 ms;
+ *   - a pipe on which a frame stays unacknowledged and nothing moves for `stall_ms` is closed; a dialer dials again at once, then each 100 ms;
  *     when a pipe goes, the link is down and everything unacknowledged on it has failed;
  *   - one live link per dialing hub; the receive limit is set before listening and dialling.
  * All callbacks run on the loop thread. Frames received before on_up or after on_down are never delivered. */

@@ -29,8 +29,10 @@ struct link {
     uint64_t epoch;
     enum link_state state;
     struct send_window send;
-    uint64_t sent_seq;       /* the wire has been given all up to here */
-    uint64_t progress_at_ms; /* when the last ack moved, or the window last filled from empty */
+    uint64_t sent_seq; /* the wire has been given all up to here */
+    /* When the last ack moved, the socket last took bytes, or the window last filled from empty. */
+    uint64_t progress_at_ms;
+    size_t waiting_bytes; /* for the socket, when last looked at */
     bool wants_writable;
     struct receive_window receive;
     unsigned acks_owed; /* messages handed out that no frame has acknowledged */

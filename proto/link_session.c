@@ -46,6 +46,11 @@ static void send_ack(struct link *link)
     link->ack_now = false;
 }
 
+static size_t waiting_bytes(const struct link *link)
+{
+    return wire_waiting_bytes(link->peer->hub->wire, link->peer->pipe);
+}
+
 static void send_message(struct link *link, uint64_t seq)
 {
     struct send_slot *slot = send_window_get(&link->send, seq);
@@ -58,17 +63,26 @@ static void send_message(struct link *link, uint64_t seq)
                                        .ack = link->receive.received_seq,
                                        .body = buf_span(&slot->body),
                                });
+    link->waiting_bytes = waiting_bytes(link);
     link->acks_owed = 0;
     link->ack_now = false;
+}
+
+/* A message that is large, or goes to somebody busy, is on its way for longer than a stall: what leaves is movement, too. */
+static void note_taken(struct link *link)
+{
+    size_t bytes = waiting_bytes(link);
+
+    if (bytes < link->waiting_bytes) {
+        link->progress_at_ms = loop_now_ms(link->peer->hub->loop);
+    }
+    link->waiting_bytes = bytes;
 }
 
 /* As much as the wire is to be given now; the rest when its socket has taken some. */
 static void send_waiting(struct link *link)
 {
-    struct link_peer *peer = link->peer;
-
-    while (link->sent_seq < link->send.last_seq &&
-            wire_waiting_bytes(peer->hub->wire, peer->pipe) < WIRE_BYTES_AHEAD) {
+    while (link->sent_seq < link->send.last_seq && waiting_bytes(link) < WIRE_BYTES_AHEAD) {
         send_message(link, ++link->sent_seq);
     }
 }
@@ -148,6 +162,7 @@ void link_session_after_drain(struct link *link)
 {
     const struct link_events *events = link->peer->hub->events;
 
+    note_taken(link);
     send_waiting(link);
     if (link->wants_writable && !send_window_is_full(&link->send)) {
         link->wants_writable = false;
@@ -188,7 +203,7 @@ void link_session_tick(struct link *link, uint64_t now_ms, bool may_judge)
         link_peer_break(link->peer);
         return;
     }
-    if (waits && wire_waiting_bytes(link->peer->hub->wire, link->peer->pipe) == 0) {
+    if (waits && waiting_bytes(link) == 0) {
         resend(link, now_ms); /* what has not left yet is not lost: the peer is slow */
     }
     if (link->acks_owed > 0) {
@@ -232,7 +247,7 @@ size_t link_unacknowledged(const struct link *link)
 
 size_t link_held_bytes(const struct link *link)
 {
-    return link->send.bytes + wire_waiting_bytes(link->peer->hub->wire, link->peer->pipe);
+    return link->send.bytes + waiting_bytes(link);
 }
 
 void link_drop(struct link *link)

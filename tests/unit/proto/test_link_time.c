@@ -221,12 +221,40 @@ static void a_pipe_that_gives_no_answer_is_given_up_after_a_second(void **state 
     (void)link_hub_close(talk.dialer.hub);
 }
 
+/* A large message to a machine that is busy takes longer than a second: something moves all the time. */
+static void a_pipe_that_takes_bytes_is_given_up_a_second_after_the_last(void **state UNUSED)
+{
+    struct talk talk = { .listener = { .other = &talk.dialer },
+        .dialer = { .other = &talk.listener } };
+    bool is_cut = false;
+
+    virtual_begin(lose_all, &is_cut);
+    open_side(&talk.listener, true);
+    open_side(&talk.dialer, false);
+    virtual_pass(10);
+    is_cut = true;
+    virtual_set_waiting(30);
+    say(&talk.dialer);
+    for (size_t left = 29; left > 0; left--) {
+        virtual_pass(PROMISED_MS / 2);
+        virtual_set_waiting(left);
+    }
+    assert_int_equal(talk.dialer.downs, 0);
+    virtual_pass(PROMISED_MS - 1);
+    assert_int_equal(talk.dialer.downs, 0);
+    virtual_pass(2 * TICK_MS);
+    assert_int_equal(talk.dialer.downs, 1);
+    (void)link_hub_close(talk.listener.hub);
+    (void)link_hub_close(talk.dialer.hub);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whichever_frame_is_lost_all_arrives_after_one_resend),
         cmocka_unit_test(whichever_two_frames_are_lost_all_arrives_within_a_second),
         cmocka_unit_test(a_pipe_that_gives_no_answer_is_given_up_after_a_second),
+        cmocka_unit_test(a_pipe_that_takes_bytes_is_given_up_a_second_after_the_last),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

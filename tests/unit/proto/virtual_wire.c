@@ -49,6 +49,7 @@ static struct list under_way = { &under_way, &under_way };
 static uint32_t last_pipe;
 static virtual_lose_fn lose_fn;
 static void *lose_user;
+static size_t waiting_bytes; /* of the dialer's, for its socket */
 
 /* --- the loop ------------------------------------------------------------------------------------------------- */
 
@@ -171,10 +172,20 @@ void wire_send(struct link_wire *wire, uint32_t pipe, struct span head, struct s
     list_append(&under_way, &message->node);
 }
 
-/* What is sent has left: this wire is never full. */
-size_t wire_waiting_bytes(struct link_wire *wire UNUSED, uint32_t pipe UNUSED)
+/* What is sent has left, but for what the test says of the dialer's. */
+size_t wire_waiting_bytes(struct link_wire *wire, uint32_t pipe UNUSED)
 {
-    return 0;
+    return wire->end == DIALER ? waiting_bytes : 0;
+}
+
+void virtual_set_waiting(size_t bytes)
+{
+    bool has_taken = bytes < waiting_bytes;
+
+    waiting_bytes = bytes;
+    if (has_taken && wires[DIALER] != NULL) {
+        wires[DIALER]->handler.on_drained(wires[DIALER]->handler.user);
+    }
 }
 
 static void tell(struct link_wire *wire, const struct wire_event *event)
@@ -266,6 +277,7 @@ void virtual_begin(virtual_lose_fn lose, void *user)
         (void)wire_message_free(message);
     }
     the_loop.now_ms = 1;
+    waiting_bytes = 0;
     lose_fn = lose;
     lose_user = user;
 }
