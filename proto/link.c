@@ -56,6 +56,11 @@ void link_hub_arm_tick(struct link_hub *hub)
     }
 }
 
+uint64_t link_hub_heard_ms(const struct link_hub *hub)
+{
+    return loop_now_ms(hub->loop) - hub->deaf_ms;
+}
+
 static bool peer_needs_tick(const struct link_peer *peer)
 {
     return peer->link == NULL || link_session_needs_tick(peer->link);
@@ -178,12 +183,14 @@ static void on_wire_drained(void *user)
 /* --- time ------------------------------------------------------------------------------------------------- */
 
 /* A loop that was busy for long sees its timers before the acks that have come meanwhile: nobody is to be judged by
- * such a tick. Two in a row mean that it is always busy, and then it must do. */
+ * such a tick. Two in a row mean that it is always busy, and then it must do; but no gap counts for more than LATE_TICK_MS. */
 static bool tick_may_judge(struct link_hub *hub, uint64_t now_ms)
 {
-    bool is_late = now_ms - hub->ticked_at_ms > LATE_TICK_MS;
+    uint64_t gap_ms = now_ms - hub->ticked_at_ms;
+    bool is_late = gap_ms > LATE_TICK_MS;
     bool may = !is_late || hub->tick_was_late;
 
+    hub->deaf_ms += is_late ? gap_ms - LATE_TICK_MS : 0;
     hub->tick_was_late = is_late;
     hub->ticked_at_ms = now_ms;
     return may;

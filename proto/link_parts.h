@@ -31,8 +31,8 @@ struct link {
     struct send_window send;
     uint64_t sent_seq; /* the wire has been given all up to here */
     /* When the last ack moved, the socket last took bytes, or the window last filled from empty. */
-    uint64_t progress_at_ms;
-    size_t waiting_bytes; /* for the socket, when last looked at */
+    uint64_t progress_at_ms; /* by link_hub_heard_ms */
+    size_t waiting_bytes;    /* for the socket, when last looked at */
     bool wants_writable;
     struct receive_window receive;
     unsigned acks_owed; /* messages handed out that no frame has acknowledged */
@@ -68,6 +68,7 @@ struct link_hub {
     bool is_ticking;
     uint64_t ticked_at_ms;
     bool tick_was_late;
+    uint64_t deaf_ms; /* in which the loop could not have heard anybody */
     struct list peers;
     struct codec_scratch scratch;
     struct buf hello; /* encoded, for one frame */
@@ -80,6 +81,8 @@ void link_peer_send_control(
         struct link_peer *peer, enum link_control type, uint64_t epoch, uint64_t ack);
 void link_peer_break(struct link_peer *peer); /* closes the pipe; its end follows as an event */
 void link_hub_arm_tick(struct link_hub *hub);
+/* The loop's time without what it was busy or without a CPU: by this peers are judged. */
+uint64_t link_hub_heard_ms(const struct link_hub *hub);
 
 /* link_hello.c. None of these within a callback of the user's: they call some themselves. */
 void link_peer_say_hello(

@@ -74,7 +74,7 @@ static void note_taken(struct link *link)
     size_t bytes = waiting_bytes(link);
 
     if (bytes < link->waiting_bytes) {
-        link->progress_at_ms = loop_now_ms(link->peer->hub->loop);
+        link->progress_at_ms = link_hub_heard_ms(link->peer->hub);
     }
     link->waiting_bytes = bytes;
 }
@@ -90,7 +90,7 @@ static void send_waiting(struct link *link)
 void link_session_start(struct link *link)
 {
     link->state = LINK_UP;
-    link->progress_at_ms = loop_now_ms(link->peer->hub->loop);
+    link->progress_at_ms = link_hub_heard_ms(link->peer->hub);
     send_waiting(link);
 }
 
@@ -143,7 +143,7 @@ static int take_ack(struct link *link, uint64_t ack, struct err *err)
     int freed = send_window_ack(&link->send, ack, err);
 
     if (freed > 0) {
-        link->progress_at_ms = loop_now_ms(link->peer->hub->loop);
+        link->progress_at_ms = link_hub_heard_ms(link->peer->hub);
     }
     return freed;
 }
@@ -199,7 +199,8 @@ void link_session_tick(struct link *link, uint64_t now_ms, bool may_judge)
 {
     bool waits = may_judge && send_window_count(&link->send) > 0;
 
-    if (waits && now_ms - link->progress_at_ms >= link->peer->hub->stall_ms) {
+    if (waits && link_hub_heard_ms(link->peer->hub) - link->progress_at_ms >=
+                         link->peer->hub->stall_ms) {
         link_peer_break(link->peer);
         return;
     }
@@ -225,7 +226,7 @@ int link_send(struct link *link, unsigned type, struct buf *take_body)
         return -EAGAIN;
     }
     if (send_window_count(&link->send) == 0) {
-        link->progress_at_ms = loop_now_ms(hub->loop);
+        link->progress_at_ms = link_hub_heard_ms(hub);
     }
     (void)send_window_put(&link->send, type, take_body);
     if (link->state == LINK_UP) {

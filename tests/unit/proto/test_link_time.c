@@ -248,6 +248,41 @@ static void a_pipe_that_takes_bytes_is_given_up_a_second_after_the_last(void **s
     (void)link_hub_close(talk.dialer.hub);
 }
 
+/* Who has no CPU does not hear: nobody is judged by that, however often it comes. */
+static void time_in_which_nobody_listened_is_nobodys_stall(void **state UNUSED)
+{
+    struct talk talk = { .listener = { .other = &talk.dialer },
+        .dialer = { .other = &talk.listener } };
+    bool is_cut = false;
+
+    virtual_begin(lose_all, &is_cut);
+    open_side(&talk.listener, true);
+    open_side(&talk.dialer, false);
+    virtual_pass(10);
+    is_cut = true;
+    say(&talk.dialer);
+    for (unsigned i = 0; i < 5; i++) {
+        virtual_block(PROMISED_MS);
+    }
+    assert_int_equal(talk.dialer.downs, 0);
+    is_cut = false;
+    virtual_pass(2 * RESEND_MS);
+    assert_int_equal(talk.listener.received, 1);
+    assert_int_equal(link_unacknowledged(talk.dialer.link), 0);
+    assert_int_equal(talk.dialer.downs, 0);
+
+    /* But it ends, for one that is always late too. */
+    is_cut = true;
+    say(&talk.dialer);
+    for (unsigned i = 0; i < 12; i++) {
+        virtual_block(PROMISED_MS);
+    }
+    virtual_pass(1);
+    assert_int_equal(talk.dialer.downs, 1);
+    (void)link_hub_close(talk.listener.hub);
+    (void)link_hub_close(talk.dialer.hub);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -255,6 +290,7 @@ int main(void)
         cmocka_unit_test(whichever_two_frames_are_lost_all_arrives_within_a_second),
         cmocka_unit_test(a_pipe_that_gives_no_answer_is_given_up_after_a_second),
         cmocka_unit_test(a_pipe_that_takes_bytes_is_given_up_a_second_after_the_last),
+        cmocka_unit_test(time_in_which_nobody_listened_is_nobodys_stall),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

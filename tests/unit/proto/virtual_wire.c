@@ -282,6 +282,12 @@ void virtual_begin(virtual_lose_fn lose, void *user)
     lose_user = user;
 }
 
+void virtual_block(uint64_t ms)
+{
+    the_loop.now_ms += ms;
+    run_timers();
+}
+
 void virtual_pass(uint64_t ms)
 {
     uint64_t end_ms = the_loop.now_ms + ms;

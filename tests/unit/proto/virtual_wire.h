@@ -18,6 +18,8 @@ struct loop *virtual_loop(void);
 void virtual_begin(virtual_lose_fn lose, void *user);
 /* What is due in the next so many milliseconds happens. */
 void virtual_pass(uint64_t ms);
+/* The loop was busy, or without a CPU, for so long; its timers come before what has arrived meanwhile. */
+void virtual_block(uint64_t ms);
 uint64_t virtual_now_ms(void);
 /* So many bytes of the dialer's wait for its socket; fewer than before: it has taken some. */
 void virtual_set_waiting(size_t bytes);
