@@ -1,11 +1,11 @@
--- GET of 10,000 keys in random order; ends with one line of JSON.
+-- GET of 10,000 keys in random order, with `query` where another script has set it; ends with one line of JSON.
 local keys = 10000
 local requests = {}
 
 function init(args)
     math.randomseed(tonumber(tostring({}):match("0x(%x+)"), 16) % 2147483647)
     for i = 0, keys - 1 do
-        requests[i] = wrk.format("GET", string.format("/v2/keys/bench/k%07d", i))
+        requests[i] = wrk.format("GET", string.format("/v2/keys/bench/k%07d", i) .. (query or ""))
     end
 end
 

@@ -1,16 +1,3 @@
 -- Linearizable GET of 10,000 keys in random order; ends with one line of JSON.
-local keys = 10000
-local requests = {}
-
-function init(args)
-    math.randomseed(tonumber(tostring({}):match("0x(%x+)"), 16) % 2147483647)
-    for i = 0, keys - 1 do
-        requests[i] = wrk.format("GET", string.format("/v2/keys/bench/k%07d?quorum=true", i))
-    end
-end
-
-function request()
-    return requests[math.random(0, keys - 1)]
-end
-
-dofile(os.getenv("QUORATE_BENCH_LUA") .. "/done.lua")
+query = "?quorum=true"
+dofile(os.getenv("QUORATE_BENCH_LUA") .. "/get.lua")

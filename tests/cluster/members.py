@@ -100,6 +100,16 @@ class Cluster:
         poll(lambda: {m.name for m in self.members} <= {m["name"] for m in self.list_members()}, 15, "all names are told")
         return self
 
+    def start_again(self):
+        """All run and say the same, whatever the test before left."""
+        for member in self.members:
+            if not member.runs():
+                member.process = None
+                member.spawn()
+        for member in self.members:
+            member.wait_ready(30)
+        self.wait_equal()
+
     def running(self):
         return [m for m in self.members if m.runs()]
 

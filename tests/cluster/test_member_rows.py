@@ -26,11 +26,7 @@ def cluster():
 
 @pytest.fixture
 def three(cluster):
-    for member in cluster.members:
-        if not member.runs():
-            member.process = None
-            member.start(30)
-    cluster.wait_equal()  # First: each lists what it has applied.
+    cluster.start_again()  # First: each lists what it has applied.
     assert len(cluster.list_members()) == 3
     yield cluster
 

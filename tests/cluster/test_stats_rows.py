@@ -32,14 +32,7 @@ def cluster():
 
 @pytest.fixture
 def three(cluster):
-    """All three run, whatever the test before left."""
-    for member in cluster.members:
-        if not member.runs():
-            member.process = None
-            member.spawn()
-    for member in cluster.members:
-        member.wait_ready(30)
-    cluster.wait_equal()
+    cluster.start_again()
     return cluster
 
 
