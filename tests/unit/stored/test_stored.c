@@ -345,8 +345,8 @@ static void no_snapshot_is_begun_of_a_state_that_is_about_to_go(void **state)
     ring_wait(f, ring_is_applied);
     ring_subscribe(f);
     ring_wait(f, ring_has_beacon);
-    memset(buf_reserve(&value, 8 << 20), 'v', 8 << 20);
-    value.bytes = 8 << 20;
+    memset(buf_reserve(&value, 4 << 20), 'v', 4 << 20);
+    value.bytes = 4 << 20;
     ring_send_one(f, (struct op){ .kind = OP_SET, PATH("/big/value"), .value = buf_span(&value) });
     buf_fini(&value);
     ring_send_one(f, (struct op){ .kind = OP_DELETE, PATH("/big"), .recursive = true });
