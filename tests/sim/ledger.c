@@ -339,19 +339,29 @@ static void begin_where_it_was_read(struct ledger *ledger, uint64_t index)
     }
 }
 
-/* A snapshot that was recorded and not told of shows in nothing but itself, until the log begins behind it one day. */
+static bool is_recorded(
+        const struct storage_recovered *recovered, const struct storage_snapshot *snapshot)
+{
+    for (size_t i = 0; i < recovered->snapshot_count; i++) {
+        if (recovered->snapshots[i].index == snapshot->index &&
+                recovered->snapshots[i].term == snapshot->term) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A snapshot that was recorded and not told of shows in nothing but itself, until the log begins behind it one day. What
+ * was written before it is there too, though it may have changed nothing that shows. */
 static void take_recorded(struct ledger *ledger, const struct storage_recovered *recovered)
 {
-    while (ledger->queue != NULL && ledger->queue->is_snapshot && !ledger->queue->rebased) {
-        const struct storage_snapshot *queued = &ledger->queue->snapshot;
-        bool is_there = false;
-        for (size_t i = 0; i < recovered->snapshot_count; i++) {
-            is_there |= recovered->snapshots[i].index == queued->index &&
-                        recovered->snapshots[i].term == queued->term;
-        }
-        if (!is_there) {
-            return;
-        }
+    size_t position = 0;
+    size_t taken = 0;
+    for (const struct ledger_write *write = ledger->queue; write != NULL; write = write->next) {
+        position++;
+        taken = write->is_snapshot && is_recorded(recovered, &write->snapshot) ? position : taken;
+    }
+    for (; taken > 0; taken--) {
         (void)ledger_write_free(ledger_sync_one(ledger));
     }
 }
@@ -374,7 +384,7 @@ bool ledger_restart(struct ledger *ledger, const struct storage_recovered *recov
     take_recorded(ledger, recovered);
     drop_queue(ledger);
     ledger->vote_seq = 0;
-    return true;
+    return is_what_was_read(ledger, recovered, members);
 }
 
 uint64_t ledger_last_index(const struct ledger *ledger)
