@@ -5,7 +5,7 @@
  * N histories from SEED on, or as many as S seconds take; or those that FILE names, a seed at the start of each line.
  * --steady: only such as have one member in trouble at a time and change the membership all the while. A
  * worker that finds a breach says so and ends; so does one that the code under test brings down, and what its seed was
- * is then said here. Ends with status 0 if all held, with what was run, and how fast. */
+ * is then said here. Ends with status 0 if all held, with what was run, and how fast; 128 + N if signal N stopped it. */
 #include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -270,10 +270,12 @@ static void print_totals(const struct board *board, const struct plan *plan, uin
 }
 
 static struct board *watched;
+static volatile sig_atomic_t stopped_by;
 
 /* Asked to stop: the histories under way end, and nothing is left behind. */
-static void on_signal(int signal UNUSED)
+static void on_signal(int signal)
 {
+    stopped_by = signal;
     atomic_store(&watched->has_failed, true);
 }
 
@@ -306,5 +308,9 @@ int main(int argc, char **argv)
     bool is_well = run_workers(board, &plan);
     remove_root(root, plan.jobs);
     print_totals(board, &plan, MAX(UINT64_C(1), monotonic_ns() - began_ns));
+    if (stopped_by != 0) {
+        (void)printf("sim: stopped by signal %d before all were played\n", (int)stopped_by);
+        return 128 + (int)stopped_by;
+    }
     return is_well ? 0 : 1;
 }
