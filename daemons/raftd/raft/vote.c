@@ -252,6 +252,17 @@ static bool is_up_to_date(const struct raft *raft, const struct raft_message *me
            (message->log_term == raft->log.last_term && message->index >= raft->log.last_index);
 }
 
+/* Someone whose log is longer wants to lead, and we stand in its way with our own vote. Without pre-votes two such can go on
+ * for long: each time we stand first, cannot win, and hinder the other in that term. So let it go first. */
+static void make_way(struct raft *raft, const struct raft_message *message)
+{
+    bool is_behind = is_up_to_date(raft, message) && (message->log_term != raft->log.last_term ||
+                                                             message->index > raft->log.last_index);
+    if (raft->role != RAFT_ROLE_LEADER && raft->vote == raft->options.self_id && is_behind) {
+        raft_reset_election_timer(raft);
+    }
+}
+
 /* The term of a VOTE is ours by now; that of a PRE_VOTE is only proposed, and not below ours. */
 void raft_vote_on_request(struct raft *raft, const struct raft_message *message)
 {
@@ -268,6 +279,7 @@ void raft_vote_on_request(struct raft *raft, const struct raft_message *message)
     }
     INVARIANT_EQ(raft->term, message->term);
     if (!granted) {
+        make_way(raft, message);
         struct raft_message *reply = raft_send(raft, RAFT_MESSAGE_VOTE_REPLY, message->from);
         reply->wall_ns = raft->wall_ns;
         reply->reject = true;

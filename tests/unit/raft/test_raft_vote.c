@@ -126,6 +126,45 @@ static void candidacy_is_announced_only_once_on_disk(void **state)
     assert_int_equal(lab_status(lab).role, RAFT_ROLE_LEADER);
 }
 
+/* Stands in vain, waits for as long as it may without standing again, and is asked by member 2, whose log ends at `index`. */
+static void be_asked_after_a_vain_candidacy(struct lab *lab, uint64_t index)
+{
+    const uint64_t terms[] = { 1, 1 };
+    lab->options.pre_vote = false;
+    lab_start_with(lab, 3, (struct raft_hard_state){ .term = 1 }, terms, 2);
+    while (lab_status(lab).role == RAFT_ROLE_FOLLOWER) {
+        lab_tick(lab, 1);
+    }
+    lab_sync(lab);
+    for (uint64_t from = 2; from <= 3; from++) {
+        lab_deliver(lab,
+                (struct raft_message){
+                        .kind = RAFT_MESSAGE_VOTE_REPLY, .from = from, .term = 2, .reject = true });
+    }
+    lab_tick(lab, lab->options.election_ticks - 1);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_VOTE,
+                             .from = 2,
+                             .term = 2,
+                             .index = index,
+                             .log_term = 1 });
+    assert_true(lab_sent(lab, RAFT_MESSAGE_VOTE_REPLY, 2)->reject);
+    lab_tick(lab, lab->options.election_ticks - 1);
+}
+
+static void who_was_in_the_way_of_a_longer_log_lets_it_go_first(void **state)
+{
+    struct lab *lab = *state;
+    be_asked_after_a_vain_candidacy(lab, 3);
+    assert_int_equal(lab_status(lab).term, 2);
+}
+
+static void a_log_that_is_no_longer_does_not_delay_a_candidacy(void **state)
+{
+    struct lab *lab = *state;
+    be_asked_after_a_vain_candidacy(lab, 2);
+    assert_true(lab_status(lab).term > 2);
+}
+
 static void one_voter_counts_once(void **state)
 {
     struct lab *lab = *state;
@@ -364,6 +403,8 @@ int main(void)
         LAB_TEST(pre_vote_changes_neither_term_nor_disk),
         LAB_TEST(refused_pre_votes_end_the_attempt),
         LAB_TEST(candidacy_is_announced_only_once_on_disk),
+        LAB_TEST(who_was_in_the_way_of_a_longer_log_lets_it_go_first),
+        LAB_TEST(a_log_that_is_no_longer_does_not_delay_a_candidacy),
         LAB_TEST(one_voter_counts_once),
         LAB_TEST(a_vote_needs_its_term_on_disk_and_vouches_for_no_entry),
         LAB_TEST(vote_is_a_vow_and_given_once_in_a_term),
