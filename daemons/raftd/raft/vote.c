@@ -309,6 +309,10 @@ void raft_vote_on_reply(struct raft *raft, const struct raft_message *message)
 void raft_vote_on_removed(struct raft *raft, const struct raft_message *message)
 {
     const struct members *members = raft_members_now(raft);
+    if (message->from == raft->leader_id) {
+        raft_read_refuse_all(raft,
+                RAFT_REFUSAL_NO_LEADER); /* it feeds us for a while, but answers no question */
+    }
     if (!id_set_has(&members->voters, message->from)) {
         raft->messages_ignored++;
         return;

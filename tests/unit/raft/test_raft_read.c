@@ -177,6 +177,19 @@ static void follower_that_loses_its_leader_refuses_what_waits(void **state)
     assert_int_equal(refused, 1);
 }
 
+/* It is fed until it knows, and so does not miss its leader. */
+static void who_is_told_of_its_removal_by_its_leader_refuses_what_waits(void **state)
+{
+    struct lab *lab = *state;
+    lab_start(lab, 5); /* two witnesses are not enough to believe it */
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1 });
+    lab_read(lab, 5);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_REMOVED, .from = 3, .term = 1 });
+    assert_int_equal(lab->ready.read_refused_count, 0);
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_REMOVED, .from = 2, .term = 1 });
+    assert_int_equal(lab->ready.read_refused_count, 1);
+}
+
 static void start_with_lease(struct lab *lab)
 {
     lab->options.lease_read = true;
@@ -334,6 +347,7 @@ int main(void)
         LAB_TEST(follower_asks_the_leader_and_one_answer_serves_all_before_it),
         LAB_TEST(lost_question_is_asked_again),
         LAB_TEST(follower_that_loses_its_leader_refuses_what_waits),
+        LAB_TEST(who_is_told_of_its_removal_by_its_leader_refuses_what_waits),
         LAB_TEST(lease_grants_at_once_while_a_quorum_has_answered_lately),
         LAB_TEST(lease_counts_on_those_who_promise_it_only),
         LAB_TEST(follower_says_for_how_long_it_keeps_a_lease),
