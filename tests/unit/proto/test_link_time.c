@@ -120,16 +120,28 @@ static void open_side(struct side *side, bool listen)
     assert_int_equal(link_hub_open(virtual_loop(), &config, &side->hub, NULL), 0);
 }
 
+static void begin_talk(struct talk *talk, virtual_lose_fn lose, void *user)
+{
+    *talk = (struct talk){ .listener = { .other = &talk->dialer },
+        .dialer = { .other = &talk->listener } };
+    virtual_begin(lose, user);
+    open_side(&talk->listener, true);
+    open_side(&talk->dialer, false);
+}
+
+static void end_talk(struct talk *talk)
+{
+    (void)link_hub_close(talk->listener.hub);
+    (void)link_hub_close(talk->dialer.hub);
+}
+
 /* The conversation of a quiet link: three at once, one alone, and after a while one more before an idle minute. Each is
  * answered. With beacons the listener says something every 100 ms besides, as stored does. */
 static void converse(struct talk *talk, struct losses *losses, bool has_beacons)
 {
-    *talk = (struct talk){ .listener = { .other = &talk->dialer, .answers = true },
-        .dialer = { .other = &talk->listener } };
     losses->seen = 0;
-    virtual_begin(lose_chosen, losses);
-    open_side(&talk->listener, true);
-    open_side(&talk->dialer, false);
+    begin_talk(talk, lose_chosen, losses);
+    talk->listener.answers = true;
     while (talk->listener.link == NULL || talk->dialer.link == NULL) {
         virtual_pass(1);
         assert_true(++talk->up_after_ms < PROMISED_MS);
@@ -153,8 +165,7 @@ static void converse(struct talk *talk, struct losses *losses, bool has_beacons)
     assert_int_equal(link_unacknowledged(talk->dialer.link), 0);
     assert_int_equal(talk->listener.ups + talk->dialer.ups, 2);
     assert_int_equal(talk->listener.downs + talk->dialer.downs, 0);
-    (void)link_hub_close(talk->listener.hub);
-    (void)link_hub_close(talk->dialer.hub);
+    end_talk(talk);
 }
 
 /* The slowest message, and the slowest beginning, whichever frame is lost, and one more if wanted. */
@@ -202,13 +213,10 @@ static bool lose_all(void *user, bool from_listener, const struct link_frame *fr
 
 static void a_pipe_that_gives_no_answer_is_given_up_after_a_second(void **state UNUSED)
 {
-    struct talk talk = { .listener = { .other = &talk.dialer },
-        .dialer = { .other = &talk.listener } };
+    struct talk talk;
     bool is_cut = false;
 
-    virtual_begin(lose_all, &is_cut);
-    open_side(&talk.listener, true);
-    open_side(&talk.dialer, false);
+    begin_talk(&talk, lose_all, &is_cut);
     virtual_pass(10);
     is_cut = true;
     say(&talk.dialer);
@@ -217,20 +225,16 @@ static void a_pipe_that_gives_no_answer_is_given_up_after_a_second(void **state 
     virtual_pass(2 * TICK_MS);
     assert_int_equal(talk.dialer.downs, 1);
     assert_int_equal(talk.dialer.ups, 2); /* and dialled anew */
-    (void)link_hub_close(talk.listener.hub);
-    (void)link_hub_close(talk.dialer.hub);
+    end_talk(&talk);
 }
 
 /* A large message to a machine that is busy takes longer than a second: something moves all the time. */
 static void a_pipe_that_takes_bytes_is_given_up_a_second_after_the_last(void **state UNUSED)
 {
-    struct talk talk = { .listener = { .other = &talk.dialer },
-        .dialer = { .other = &talk.listener } };
+    struct talk talk;
     bool is_cut = false;
 
-    virtual_begin(lose_all, &is_cut);
-    open_side(&talk.listener, true);
-    open_side(&talk.dialer, false);
+    begin_talk(&talk, lose_all, &is_cut);
     virtual_pass(10);
     is_cut = true;
     virtual_set_waiting(30);
@@ -244,20 +248,16 @@ static void a_pipe_that_takes_bytes_is_given_up_a_second_after_the_last(void **s
     assert_int_equal(talk.dialer.downs, 0);
     virtual_pass(2 * TICK_MS);
     assert_int_equal(talk.dialer.downs, 1);
-    (void)link_hub_close(talk.listener.hub);
-    (void)link_hub_close(talk.dialer.hub);
+    end_talk(&talk);
 }
 
 /* Who has no CPU does not hear: nobody is judged by that, however often it comes. */
 static void time_in_which_nobody_listened_is_nobodys_stall(void **state UNUSED)
 {
-    struct talk talk = { .listener = { .other = &talk.dialer },
-        .dialer = { .other = &talk.listener } };
+    struct talk talk;
     bool is_cut = false;
 
-    virtual_begin(lose_all, &is_cut);
-    open_side(&talk.listener, true);
-    open_side(&talk.dialer, false);
+    begin_talk(&talk, lose_all, &is_cut);
     virtual_pass(10);
     is_cut = true;
     say(&talk.dialer);
@@ -279,8 +279,7 @@ static void time_in_which_nobody_listened_is_nobodys_stall(void **state UNUSED)
     }
     virtual_pass(1);
     assert_int_equal(talk.dialer.downs, 1);
-    (void)link_hub_close(talk.listener.hub);
-    (void)link_hub_close(talk.dialer.hub);
+    end_talk(&talk);
 }
 
 int main(void)

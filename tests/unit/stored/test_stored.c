@@ -269,6 +269,26 @@ static void a_snapshot_is_loaded_into_a_new_generation(void **state)
     ring_wait(f, ring_is_applied);
 }
 
+/* A state whose one large value was removed again: it is to be compacted. */
+static void begin_half_free(struct ring *f)
+{
+    struct buf value = BUF_INIT;
+
+    ring_order_go(f);
+    f->index = 0;
+    ring_wait(f, ring_is_applied);
+    ring_subscribe(f);
+    ring_wait(f, ring_has_beacon);
+    memset(buf_reserve(&value, 4 << 20), 'v', 4 << 20);
+    value.bytes = 4 << 20;
+    ring_send_one(f, (struct op){ .kind = OP_SET, PATH("/big/value"), .value = buf_span(&value) });
+    buf_fini(&value);
+    ring_send_one(f, (struct op){ .kind = OP_DELETE, PATH("/big"), .recursive = true });
+    for (unsigned i = 0; i < 4; i++) {
+        ring_send_one(f, (struct op){ .kind = OP_SYNC });
+    }
+}
+
 /* A batch each beacon: they go on through copy, catching up and the change. */
 static bool writes_reach_generation_two(struct ring *f)
 {
@@ -285,23 +305,10 @@ static bool writes_reach_generation_two(struct ring *f)
 static void a_state_that_is_half_free_moves_to_a_compact_one_among_writes(void **state)
 {
     struct ring *f = *state;
-    struct buf value = BUF_INIT;
     struct stat stat_;
     char path[256];
 
-    ring_order_go(f);
-    f->index = 0;
-    ring_wait(f, ring_is_applied);
-    ring_subscribe(f);
-    ring_wait(f, ring_has_beacon);
-    memset(buf_reserve(&value, 4 << 20), 'v', 4 << 20);
-    value.bytes = 4 << 20;
-    ring_send_one(f, (struct op){ .kind = OP_SET, PATH("/big/value"), .value = buf_span(&value) });
-    buf_fini(&value);
-    ring_send_one(f, (struct op){ .kind = OP_DELETE, PATH("/big"), .recursive = true });
-    for (unsigned i = 0; i < 4; i++) {
-        ring_send_one(f, (struct op){ .kind = OP_SYNC });
-    }
+    begin_half_free(f);
     ring_wait(f, writes_reach_generation_two);
     ring_send_batch(f, f->index, 3, 0);
     ring_wait(f, ring_is_applied);
@@ -338,21 +345,8 @@ static bool snapshots_fall_due_meanwhile(struct ring *f)
 static void no_snapshot_is_begun_of_a_state_that_is_about_to_go(void **state)
 {
     struct ring *f = *state;
-    struct buf value = BUF_INIT;
 
-    ring_order_go(f);
-    f->index = 0;
-    ring_wait(f, ring_is_applied);
-    ring_subscribe(f);
-    ring_wait(f, ring_has_beacon);
-    memset(buf_reserve(&value, 4 << 20), 'v', 4 << 20);
-    value.bytes = 4 << 20;
-    ring_send_one(f, (struct op){ .kind = OP_SET, PATH("/big/value"), .value = buf_span(&value) });
-    buf_fini(&value);
-    ring_send_one(f, (struct op){ .kind = OP_DELETE, PATH("/big"), .recursive = true });
-    for (unsigned i = 0; i < 4; i++) {
-        ring_send_one(f, (struct op){ .kind = OP_SYNC });
-    }
+    begin_half_free(f);
     ring_wait(f, snapshots_fall_due_meanwhile);
     ring_send_batch(f, f->index, 1, 0);
     ring_wait(f, ring_is_applied);
