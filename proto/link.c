@@ -47,18 +47,25 @@ void link_peer_break(struct link_peer *peer)
     wire_close_pipe(peer->hub->wire, peer->pipe);
 }
 
+/* Between two ticks no more than LATE_TICK_MS count, whenever one looks: the count must never go back. */
+uint64_t link_hub_heard_ms(const struct link_hub *hub)
+{
+    return hub->heard_ms + MIN(loop_now_ms(hub->loop) - hub->heard_at_ms, (uint64_t)LATE_TICK_MS);
+}
+
+static void count_heard(struct link_hub *hub)
+{
+    hub->heard_ms = link_hub_heard_ms(hub);
+    hub->heard_at_ms = loop_now_ms(hub->loop);
+}
+
 void link_hub_arm_tick(struct link_hub *hub)
 {
     if (!hub->is_ticking) {
         hub->is_ticking = true;
-        hub->ticked_at_ms = loop_now_ms(hub->loop);
+        count_heard(hub);
         loop_timer_start(hub->tick, TICK_MS, TICK_MS);
     }
-}
-
-uint64_t link_hub_heard_ms(const struct link_hub *hub)
-{
-    return loop_now_ms(hub->loop) - hub->deaf_ms;
 }
 
 static bool peer_needs_tick(const struct link_peer *peer)
@@ -186,13 +193,11 @@ static void on_wire_drained(void *user)
  * such a tick. Two in a row mean that it is always busy, and then it must do; but no gap counts for more than LATE_TICK_MS. */
 static bool tick_may_judge(struct link_hub *hub, uint64_t now_ms)
 {
-    uint64_t gap_ms = now_ms - hub->ticked_at_ms;
-    bool is_late = gap_ms > LATE_TICK_MS;
+    bool is_late = now_ms - hub->heard_at_ms > LATE_TICK_MS;
     bool may = !is_late || hub->tick_was_late;
 
-    hub->deaf_ms += is_late ? gap_ms - LATE_TICK_MS : 0;
+    count_heard(hub);
     hub->tick_was_late = is_late;
-    hub->ticked_at_ms = now_ms;
     return may;
 }
 

@@ -66,9 +66,9 @@ struct link_hub {
     struct link_wire *wire;
     struct loop_timer *tick;
     bool is_ticking;
-    uint64_t ticked_at_ms;
     bool tick_was_late;
-    uint64_t deaf_ms; /* in which the loop could not have heard anybody */
+    uint64_t heard_ms;    /* see link_hub_heard_ms, as of: */
+    uint64_t heard_at_ms; /* the last tick, or when they began */
     struct list peers;
     struct codec_scratch scratch;
     struct buf hello; /* encoded, for one frame */
@@ -81,7 +81,7 @@ void link_peer_send_control(
         struct link_peer *peer, enum link_control type, uint64_t epoch, uint64_t ack);
 void link_peer_break(struct link_peer *peer); /* closes the pipe; its end follows as an event */
 void link_hub_arm_tick(struct link_hub *hub);
-/* The loop's time without what it was busy or without a CPU: by this peers are judged. */
+/* The loop's time without what it was busy or without a CPU: by this peers are judged. Never goes back. */
 uint64_t link_hub_heard_ms(const struct link_hub *hub);
 
 /* link_hello.c. None of these within a callback of the user's: they call some themselves. */

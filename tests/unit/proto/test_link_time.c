@@ -282,6 +282,33 @@ static void time_in_which_nobody_listened_is_nobodys_stall(void **state UNUSED)
     end_talk(&talk);
 }
 
+/* The ack is looked at when the loop does not know yet how late it is: the tick finds that out afterwards. */
+static void an_ack_that_is_heard_late_is_no_stall(void **state UNUSED)
+{
+    struct talk talk;
+    bool is_cut = false;
+
+    begin_talk(&talk, lose_all, &is_cut);
+    virtual_pass(10);
+    talk.listener.answers = true;
+    for (unsigned i = 0; i < 5; i++) {
+        is_cut = false;
+        say(&talk.dialer);
+        virtual_pass(LATENCY_MS);
+        is_cut = true; /* the next one's answer; the first one's is under way */
+        say(&talk.dialer);
+        virtual_oversleep(PROMISED_MS);
+        assert_int_equal(link_unacknowledged(talk.dialer.link), 1);
+        virtual_pass(PROMISED_MS / 2);
+        assert_int_equal(talk.dialer.downs, 0);
+        is_cut = false;
+        virtual_pass(2 * RESEND_MS);
+        assert_int_equal(link_unacknowledged(talk.dialer.link), 0);
+    }
+    assert_int_equal(talk.dialer.ups, 1);
+    end_talk(&talk);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -290,6 +317,7 @@ int main(void)
         cmocka_unit_test(a_pipe_that_gives_no_answer_is_given_up_after_a_second),
         cmocka_unit_test(a_pipe_that_takes_bytes_is_given_up_a_second_after_the_last),
         cmocka_unit_test(time_in_which_nobody_listened_is_nobodys_stall),
+        cmocka_unit_test(an_ack_that_is_heard_late_is_no_stall),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -288,6 +288,14 @@ void virtual_block(uint64_t ms)
     run_timers();
 }
 
+void virtual_oversleep(uint64_t ms)
+{
+    the_loop.now_ms += ms;
+    reconnect();
+    deliver();
+    run_timers();
+}
+
 void virtual_pass(uint64_t ms)
 {
     uint64_t end_ms = the_loop.now_ms + ms;

@@ -20,6 +20,8 @@ void virtual_begin(virtual_lose_fn lose, void *user);
 void virtual_pass(uint64_t ms);
 /* The loop was busy, or without a CPU, for so long; its timers come before what has arrived meanwhile. */
 void virtual_block(uint64_t ms);
+/* It waited for something to happen, and was not woken for so long: what has arrived meanwhile comes before its timers. */
+void virtual_oversleep(uint64_t ms);
 uint64_t virtual_now_ms(void);
 /* So many bytes of the dialer's wait for its socket; fewer than before: it has taken some. */
 void virtual_set_waiting(size_t bytes);
