@@ -20,9 +20,9 @@ bool busy_poll_goes_on(struct busy_poll *poll, const struct busy_poll_turn *turn
     }
     if (turn->answered) {
         poll->answered_ns = turn->now_ns;
-        poll->was_awake = __builtin_popcount(poll->short_gaps) >= SHORT_GAPS_MIN;
+        poll->was_awake = !turn->awaits && __builtin_popcount(poll->short_gaps) >= SHORT_GAPS_MIN;
     }
-    poll->is_on = poll->answered_ns != 0 && poll->was_awake &&
+    poll->is_on = poll->answered_ns != 0 && poll->was_awake && !turn->awaits &&
                   turn->now_ns - poll->answered_ns < BUSY_POLL_NS;
     return poll->is_on;
 }

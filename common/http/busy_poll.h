@@ -4,7 +4,8 @@
  * microseconds. To sleep meanwhile costs two wake-ups, of the server's thread and often of its core, which is more
  * than a read takes: looking again for BUSY_POLL_NS is then both faster and no dearer. For all other
  * clients it would be waste, so it is done only while most of the last gaps between an answer and the next question
- * were that short; they are measured whether the server sleeps or not. */
+ * were that short; they are measured whether the server sleeps or not. Nor is it done while answers wait for others: who gives
+ * them wants the core, and wakes the server anyway. */
 #pragma once
 
 #include "common/macros.h"
@@ -27,6 +28,7 @@ struct busy_poll_turn {
     uint64_t now_ns;
     bool asked;    /* at least one request came */
     bool answered; /* at least one answer went out */
+    bool awaits;   /* others are soon to wake the server */
 };
 
 /* Called at a turn's end; true: the next turn is to begin at once. A turn that brought neither needs to be told only

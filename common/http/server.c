@@ -102,11 +102,13 @@ static void rest(struct http_server *server)
         .asked = server->stats.requests != server->asked_before,
         .answered = server->answers != server->answered_before,
     };
+    const struct http_events *events = server->config.events;
 
     server->asked_before = server->stats.requests;
     server->answered_before = server->answers;
     if (turn.asked || turn.answered || server->busy_poll.is_on) {
         turn.now_ns = clock_monotonic_ns();
+        turn.awaits = events->awaits != NULL && events->awaits(server->config.user);
         if (busy_poll_goes_on(&server->busy_poll, &turn)) {
             http_server_want_turn(server);
             return;

@@ -64,6 +64,8 @@ struct http_events {
      * their answer, as etcd gives it. Never called from within an http_* call, http_server_free
      * excepted: that cancels every request that is still open. */
     void (*on_cancel)(void *user, struct http_request *request);
+    /* Whether others than clients are soon to wake the server, with what it needs for answers. May be NULL: never. */
+    bool (*awaits)(void *user);
 };
 
 struct http_config {

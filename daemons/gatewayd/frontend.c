@@ -284,4 +284,14 @@ static void on_cancel(void *user, struct http_request *request)
     }
 }
 
-const struct http_events frontend_events = { .on_request = on_request, .on_cancel = on_cancel };
+static bool awaits(void *user)
+{
+    const struct gatewayd *gw = user;
+    return calls_are_pending(gw->calls);
+}
+
+const struct http_events frontend_events = {
+    .on_request = on_request,
+    .on_cancel = on_cancel,
+    .awaits = awaits,
+};

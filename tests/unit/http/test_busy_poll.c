@@ -106,6 +106,25 @@ static void a_question_that_is_not_yet_answered_ends_it(void **state)
     assert_true(turn(&scene, false, true)); /* and after it the client is quick as ever */
 }
 
+static void nobody_is_waited_for_while_others_have_the_answers(void **state)
+{
+    (void)state;
+    struct scene scene = new_scene();
+    (void)awake_of(&scene, 100, 20 * US, 30 * US);
+    struct busy_poll_turn turn = { .now_ns = scene.now_ns, .answered = true, .awaits = true };
+    assert_false(busy_poll_goes_on(&scene.poll, &turn));
+    scene.now_ns += 20 * US;
+    turn = (struct busy_poll_turn){ .now_ns = scene.now_ns, .asked = true, .awaits = true };
+    assert_false(busy_poll_goes_on(&scene.poll, &turn));
+
+    /* It was on when one who waits came, whose question is not answered at once. */
+    scene = new_scene();
+    (void)awake_of(&scene, 100, 20 * US, 30 * US);
+    turn = (struct busy_poll_turn){ .now_ns = scene.now_ns, .awaits = true };
+    assert_true(scene.poll.is_on);
+    assert_false(busy_poll_goes_on(&scene.poll, &turn));
+}
+
 static void the_first_answer_finds_nothing_known(void **state)
 {
     (void)state;
@@ -122,6 +141,7 @@ int main(void)
         cmocka_unit_test(a_client_that_becomes_slow_costs_a_few_times_the_limit),
         cmocka_unit_test(a_client_slower_than_the_limit_is_never_waited_for_longer),
         cmocka_unit_test(a_question_that_is_not_yet_answered_ends_it),
+        cmocka_unit_test(nobody_is_waited_for_while_others_have_the_answers),
         cmocka_unit_test(the_first_answer_finds_nothing_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
