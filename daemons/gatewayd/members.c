@@ -1,5 +1,5 @@
-/* members.c: /v2/members and /v2/machines: the list from the state, and changes checked here as far as the state tells,
- * then handed to raftd. The order of checks and all texts are part of the contract. */
+/* members.c: /v2/members and /v2/machines: the list from the state, and changes checked here by a state that
+ * is no older than the request, then handed to raftd. The order of checks and all texts are part of the contract. */
 #include "daemons/gatewayd/shell.h"
 
 #include <errno.h>
@@ -392,7 +392,7 @@ static void choose_id(struct gatewayd *gw, struct change *change, struct walk *r
     } while (ret_walk->found);
 }
 
-/* Within a transaction: is there such a member, is a URL taken? */
+/* Is there such a member, is a URL taken? */
 static void check_and_send(struct gatewayd *gw, struct http_request *request, struct change *change)
 {
     struct walk walk;
@@ -415,6 +415,15 @@ static void check_and_send(struct gatewayd *gw, struct http_request *request, st
     }
 }
 
+/* False: the body is no good, and was answered. */
+static bool read_change(struct gatewayd *gw, struct http_request *request, struct change *change)
+{
+    if (change->kind != OP_MEMBER_REMOVE) {
+        change->urls = check_content_type(gw, request) ? read_urls(gw, request) : NULL;
+    }
+    return change->kind == OP_MEMBER_REMOVE || change->urls != NULL;
+}
+
 static void serve_change(struct gatewayd *gw, struct call *call)
 {
     struct http_request *request = call->http;
@@ -422,27 +431,28 @@ static void serve_change(struct gatewayd *gw, struct call *call)
 
     call_free(gw, call);
     request->user = NULL;
-    if (change.kind != OP_MEMBER_REMOVE) {
-        if (!check_content_type(gw, request)) {
-            return;
-        }
-        change.urls = read_urls(gw, request);
-        if (change.urls == NULL) {
-            return;
-        }
+    if (read_change(gw, request, &change)) {
+        check_and_send(gw, request, &change);
     }
-    check_and_send(gw, request, &change);
     json_decref(change.urls);
 }
 
+/* A bad body is answered at once. All else is judged by a state that has every change that was acknowledged before, by whichever
+ * member: a client that adds here and removes there must not hear that there is no such member. */
 static void queue_change(
         struct gatewayd *gw, struct http_request *request, enum op_kind kind, uint64_t id)
 {
+    struct change change = { .id = id, .kind = kind };
+
+    if (!read_change(gw, request, &change)) {
+        return;
+    }
+    json_decref(change.urls);
     struct call *call = call_new(gw, request, CALL_READ);
     call->serve = serve_change;
     call->op_kind = kind;
     call->member_id = id;
-    reads_add(gw, call);
+    reads_add_quorum(gw, call);
 }
 
 static void queue_read(struct gatewayd *gw, struct http_request *request, call_serve_fn serve)

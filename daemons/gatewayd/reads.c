@@ -1,7 +1,7 @@
 /* reads.c: everything that one read transaction at the turn's end serves: plain and quorum gets, watch registrations, and
  * the endpoints that show the state.
  *
- * Quorum reads go in rounds: one question to raftd covers all that gathered; the next is asked when the answer is here.
+ * Quorum reads, and what else must know all that was acknowledged before it came, go in rounds: one question to raftd covers all that gathered; the next is asked when the answer is here.
  * A round is served once the applied index has reached what raftd granted.
  *
  * While the connections hold too much (common/http/budget.c), large answers are put off: they wait for others to be taken,
@@ -74,14 +74,23 @@ void reads_add(struct gatewayd *gw, struct call *call)
     list_append(&gw->reads->queue, &call->link);
 }
 
-void reads_add_quorum(struct gatewayd *gw, struct call *call)
+/* The call outlives the turn. False: it does not. */
+static bool keep(struct gatewayd *gw, struct call *call)
 {
-    if (call->kind == CALL_READ) {
+    if (call->counter != 0) {
+        return true;
+    }
+    if (call->key.bytes > 0) {
         call_own_key(call);
         call_release_request(call);
-        if (!call_set_pending(gw, call, gw->timeout_ms)) {
-            return;
-        }
+    }
+    return call_set_pending(gw, call, gw->timeout_ms);
+}
+
+void reads_add_quorum(struct gatewayd *gw, struct call *call)
+{
+    if (call->kind == CALL_READ && !keep(gw, call)) {
+        return;
     }
     list_append(&gw->reads->waiting, &call->link);
 }
@@ -127,19 +136,6 @@ static void turn_rounds(struct gatewayd *gw)
     if (!list_is_empty(&reads->granted) && gw->applied_index >= reads->granted_index) {
         move_all(&reads->granted, &reads->queue);
     }
-}
-
-/* The call outlives the turn. False: it does not. */
-static bool keep(struct gatewayd *gw, struct call *call)
-{
-    if (call->counter != 0) {
-        return true;
-    }
-    if (call->key.bytes > 0) {
-        call_own_key(call);
-        call_release_request(call);
-    }
-    return call_set_pending(gw, call, gw->timeout_ms);
 }
 
 /* There is no state to read from (a first start, a generation being exchanged or rebuilt): the calls wait for it. */

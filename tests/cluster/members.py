@@ -228,6 +228,33 @@ class Writers:
             assert int(answer.json["node"]["value"]) >= int(value), (key, value, answer.json)
 
 
+def signal_daemon(member, name, number):
+    os.kill(member.daemon(name), number)
+
+
+class Asked(threading.Thread):
+    """A request under way."""
+
+    def __init__(self, member, method, target, body=None, headers=(), timeout=30):
+        super().__init__(daemon=True)
+        self.call = (method, target, body, headers, timeout)
+        self.member, self.result, self.took_s = member, None, None
+        self.start()
+
+    def run(self):
+        began = time.monotonic()
+        try:
+            self.result = self.member.ask(*self.call)
+        except (OSError, WireError) as failure:
+            self.result = failure
+        self.took_s = time.monotonic() - began
+
+    def answer(self, timeout=30):
+        self.join(timeout)
+        assert not self.is_alive(), "no answer: %s" % (self.call,)
+        return self.result
+
+
 def kill_member(member):
     """The whole member at once, as a power switch would."""
     member.kill()

@@ -4,16 +4,19 @@ cluster. What is refused without one is in ../contract/test_s09_members.py; faul
 One cluster of three is shared; each test leaves it as it found it.
 """
 
+import json
 import os
 import re
 import shutil
+import signal
 import threading
+import time
 
 import pytest
 from harness.places import FreePort, poll
 from harness.wire import WireError, exchange
 
-from members import JSON, Cluster, Member, kill_member
+from members import JSON, Asked, Cluster, Member, kill_member, signal_daemon
 
 pytestmark = pytest.mark.ours
 
@@ -150,6 +153,30 @@ def test_3_1_an_id_with_leading_zeros_is_the_same_one(three):
     new = add_url(three, "http://127.0.0.1:9").json["id"]
     answer = three.change("DELETE", "/v2/members/" + new.upper().rjust(16, "0"), through=three.leader())
     assert answer.status == 204, answer
+
+
+def test_3_1_a_change_knows_what_another_member_acknowledged_before(three):
+    follower = three.followers()[0]
+    signal_daemon(follower, "stored", signal.SIGSTOP)  # Its own list is old from now on.
+    try:
+        new = add_url(three, "http://127.0.0.1:9").json["id"]
+        again = Asked(follower, "POST", "/v2/members", json.dumps({"peerURLs": ["http://127.0.0.1:9"]}), JSON)
+        moved = Asked(follower, "PUT", "/v2/members/" + new, json.dumps({"peerURLs": ["http://127.0.0.1:8"]}), JSON)
+        bad = Asked(follower, "POST", "/v2/members", "{", JSON)
+        assert bad.answer().status == 400  # Whatever the list is.
+        time.sleep(0.3)
+    finally:
+        signal_daemon(follower, "stored", signal.SIGCONT)
+    assert (again.answer().status, again.result.json) == (409, {"message": "membership: peerURL exists"})
+    assert moved.answer().status == 204
+    signal_daemon(follower, "stored", signal.SIGSTOP)
+    try:
+        gone = Asked(follower, "DELETE", "/v2/members/" + new)
+        time.sleep(0.3)
+    finally:
+        signal_daemon(follower, "stored", signal.SIGCONT)
+    assert gone.answer().status == 204
+    assert listed(three, new, follower) is None
 
 
 def test_3_1_a_removed_id_is_410_for_delete_and_500_for_put(three):

@@ -4,18 +4,16 @@ sections on statistics (9.4), on lost leaders and timeouts (11), and of the oper
 Members share one cluster as far as the tests leave it whole.
 """
 
-import os
 import re
 import signal
-import threading
 import time
 
 import pytest
 from harness.places import poll
-from harness.wire import Connection, WireError
+from harness.wire import Connection
 
 import hosts
-from members import ELECTION_MS, JSON, Cluster, Writers, kill_member
+from members import ELECTION_MS, JSON, Asked, Cluster, Writers, kill_member, signal_daemon
 
 pytestmark = pytest.mark.ours
 
@@ -34,33 +32,6 @@ def cluster():
 def three(cluster):
     cluster.start_again()
     return cluster
-
-
-def signal_daemon(member, name, number):
-    os.kill(member.daemon(name), number)
-
-
-class Asked(threading.Thread):
-    """A request under way."""
-
-    def __init__(self, member, method, target, body=None, headers=(), timeout=30):
-        super().__init__(daemon=True)
-        self.call = (method, target, body, headers, timeout)
-        self.member, self.result, self.took_s = member, None, None
-        self.start()
-
-    def run(self):
-        began = time.monotonic()
-        try:
-            self.result = self.member.ask(*self.call)
-        except (OSError, WireError) as failure:
-            self.result = failure
-        self.took_s = time.monotonic() - began
-
-    def answer(self, timeout=30):
-        self.join(timeout)
-        assert not self.is_alive(), "no answer: %s" % (self.call,)
-        return self.result
 
 
 # 9.4 /v2/stats/self
