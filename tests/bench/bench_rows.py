@@ -102,6 +102,8 @@ def rates(settings, report):
                 report.row(name + ": rate", medians(results, "rate"), "/s", rate_aim, "rounds: " + spread(results, "rate"))
             report.row(name + ": p99", {k: v / 1e3 for k, v in medians(results, "p99_us").items()}, "ms")
             report.row(name + ": server CPU per request", medians(results, "cpu_us"), "us", cpu_aim)
+            # The cores are shared with it: its time in a request bounds how far apart two servers' rates can be.
+            report.row(name + ": wrk's own CPU per request", medians(results, "wrk_cpu_us"), "us")
 
 
 @group("quorum-reads")

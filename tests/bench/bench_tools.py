@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -51,14 +52,20 @@ def load(*arguments, timeout=900):
     return figures
 
 
+def children_cpu_seconds():
+    """Of those that have ended and were waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def wrk(server, script, connections, seconds, timeout_s=10):
-    """wrk's figures, with the CPU seconds that the server spent meanwhile; or Void."""
+    """wrk's figures, with the CPU time per request that the server spent meanwhile, and wrk itself; or Void."""
     threads = 1 if connections == 1 else 2
-    before = server.cpu_seconds()
+    before, wrk_before = server.cpu_seconds(), children_cpu_seconds()
     done = subprocess.run(  # wrk takes whole seconds.
         ["wrk", "-t%d" % threads, "-c%d" % connections, "-d%ds" % max(1, round(seconds)), "--timeout", "%ds" % timeout_s, "-s", os.path.join(HERE, script),
          server.url], env=dict(os.environ, QUORATE_BENCH_LUA=HERE), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    cpu = server.cpu_seconds() - before
+    cpu, wrk_cpu = server.cpu_seconds() - before, children_cpu_seconds() - wrk_before
     match = re.search(r"^JSON(\{.*\})$", done.stdout, re.M)
     if done.returncode or not match:
         raise Void("wrk: " + done.stdout[-300:])
@@ -67,6 +74,7 @@ def wrk(server, script, connections, seconds, timeout_s=10):
         raise Void("wrk counts %d errors in %d requests" % (figures["errors"], figures["requests"]))
     figures["rate"] = figures["requests"] / figures["seconds"]
     figures["cpu_us"] = cpu * 1e6 / figures["requests"]
+    figures["wrk_cpu_us"] = wrk_cpu * 1e6 / figures["requests"]
     return figures
 
 
