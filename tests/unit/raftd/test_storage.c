@@ -18,7 +18,7 @@ enum {
     SEQS_MAX = 16
 };
 
-static bool is_disk_full;
+static _Atomic bool is_disk_full; /* the log's thread asks */
 
 int fstatvfs(int fd UNUSED, struct statvfs *ret_status)
 {

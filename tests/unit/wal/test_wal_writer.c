@@ -41,27 +41,49 @@ struct bench {
     bool is_locked_out;  /* a call to the system came while the log's mutex was held */
 };
 
-/* The log's mutex is for moments only: no call may hold it, and so each can have it. */
+static void lock(struct bench *bench)
+{
+    INVARIANT_EQ(pthread_mutex_lock(&bench->mutex), 0);
+}
+
+static void unlock(struct bench *bench)
+{
+    INVARIANT_EQ(pthread_mutex_unlock(&bench->mutex), 0);
+}
+
+/* The log's mutex is for moments only: whoever calls the system may not hold it. It is made one that tells its holder
+ * from others (set_up_check), so no time has to pass before we know. */
 static void expect_unlocked(struct bench *bench)
 {
     if (bench->wal == NULL) {
         return; /* being made: nobody else is there */
     }
-    struct timespec until;
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += 2;
-    if (pthread_mutex_clocklock(&bench->wal->mutex, CLOCK_MONOTONIC, &until) == 0) {
+    int r = pthread_mutex_lock(&bench->wal->mutex);
+    if (r == 0) {
         (void)pthread_mutex_unlock(&bench->wal->mutex);
-    } else {
-        bench->is_locked_out = true;
+        return;
     }
+    INVARIANT_EQ(r, EDEADLK);
+    lock(bench);
+    bench->is_locked_out = true;
+    unlock(bench);
+}
+
+static void set_up_check(struct wal *wal)
+{
+    pthread_mutexattr_t attributes;
+    (void)pthread_mutexattr_init(&attributes);
+    (void)pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ERRORCHECK);
+    (void)pthread_mutex_destroy(&wal->mutex);
+    (void)pthread_mutex_init(&wal->mutex, &attributes);
+    (void)pthread_mutexattr_destroy(&attributes);
 }
 
 static int gated_sync(void *user, int fd)
 {
     struct bench *bench = user;
     expect_unlocked(bench);
-    (void)pthread_mutex_lock(&bench->mutex);
+    lock(bench);
     bench->first = bench->waiting++ == 0 ? bench->arrived : bench->first;
     unsigned number = bench->arrived++;
     (void)pthread_cond_broadcast(&bench->changed);
@@ -73,17 +95,21 @@ static int gated_sync(void *user, int fd)
     bool fails = bench->fails_first && number == bench->first;
     int r = fails ? -1 : bench->fault.io.sync_data(bench->fault.io.user, fd); /* it counts */
     int code = fails ? EIO : errno;
-    (void)pthread_mutex_unlock(&bench->mutex);
+    unlock(bench);
     errno = code;
     return r;
 }
 
-/* The other calls have the fault as their user; the table has one user for all. */
+/* The other calls have the fault as their user; the table has one user for all. The fault is looked at and counted by
+ * whichever of the writer's threads calls: under the mutex. */
 static int pass_create(void *user, int dir_fd, const char *name)
 {
     struct bench *bench = user;
     expect_unlocked(bench);
-    return bench->fault.io.create(&bench->fault, dir_fd, name);
+    lock(bench);
+    int r = bench->fault.io.create(&bench->fault, dir_fd, name);
+    unlock(bench);
+    return r;
 }
 
 static ssize_t pass_pwritev(
@@ -91,47 +117,63 @@ static ssize_t pass_pwritev(
 {
     struct bench *bench = user;
     expect_unlocked(bench);
-    return bench->fault.io.pwritev(&bench->fault, fd, parts, part_count, offset);
+    lock(bench);
+    ssize_t r = bench->fault.io.pwritev(&bench->fault, fd, parts, part_count, offset);
+    unlock(bench);
+    return r;
 }
 
 static int pass_allocate(void *user, int fd, off_t bytes)
 {
     struct bench *bench = user;
     expect_unlocked(bench);
-    return bench->fault.io.allocate(&bench->fault, fd, bytes);
+    lock(bench);
+    int r = bench->fault.io.allocate(&bench->fault, fd, bytes);
+    unlock(bench);
+    return r;
 }
 
 static int pass_sync_file(void *user, int fd)
 {
     struct bench *bench = user;
     expect_unlocked(bench);
-    return bench->fault.io.sync_file(&bench->fault, fd);
+    lock(bench);
+    int r = bench->fault.io.sync_file(&bench->fault, fd);
+    unlock(bench);
+    return r;
 }
 
 static int pass_rename(void *user, int dir_fd, const char *from, const char *to)
 {
     struct bench *bench = user;
     expect_unlocked(bench);
-    return bench->fault.io.rename(&bench->fault, dir_fd, from, to);
+    lock(bench);
+    int r = bench->fault.io.rename(&bench->fault, dir_fd, from, to);
+    unlock(bench);
+    return r;
 }
 
 static int pass_unlink(void *user, int dir_fd, const char *name)
 {
     struct bench *bench = user;
     expect_unlocked(bench);
-    return bench->fault.io.unlink(&bench->fault, dir_fd, name);
+    lock(bench);
+    int r = bench->fault.io.unlink(&bench->fault, dir_fd, name);
+    unlock(bench);
+    return r;
 }
 
 static int pass_open(void *user, int dir_fd, const char *name, bool is_to_write)
 {
     struct bench *bench = user;
     expect_unlocked(bench);
-    (void)pthread_mutex_lock(&bench->mutex);
+    lock(bench);
     bool fails = is_to_write && bench->opens_left == 0;
     bench->opens_left -= is_to_write && !fails;
-    (void)pthread_mutex_unlock(&bench->mutex);
     errno = EMFILE;
-    return fails ? -1 : bench->fault.io.open(&bench->fault, dir_fd, name, is_to_write);
+    int r = fails ? -1 : bench->fault.io.open(&bench->fault, dir_fd, name, is_to_write);
+    unlock(bench);
+    return r;
 }
 
 static void pass_close(void *user, int fd)
@@ -144,7 +186,7 @@ static void pass_close(void *user, int fd)
 static void on_done(void *user, struct list *items, const struct err *err)
 {
     struct bench *bench = user;
-    (void)pthread_mutex_lock(&bench->mutex);
+    lock(bench);
     LIST_FOREACH (item, items, struct writer_item, link) {
         list_remove(&item->link);
         bench->done_results[bench->done_count] = item->result;
@@ -156,15 +198,15 @@ static void on_done(void *user, struct list *items, const struct err *err)
     while (bench->lingers) {
         (void)pthread_cond_wait(&bench->changed, &bench->mutex);
     }
-    (void)pthread_mutex_unlock(&bench->mutex);
+    unlock(bench);
 }
 
 static void set_lingers(struct bench *bench, bool lingers)
 {
-    (void)pthread_mutex_lock(&bench->mutex);
+    lock(bench);
     bench->lingers = lingers;
     (void)pthread_cond_broadcast(&bench->changed);
-    (void)pthread_mutex_unlock(&bench->mutex);
+    unlock(bench);
 }
 
 static int setup(void **state)
@@ -195,8 +237,11 @@ static int setup(void **state)
         .reserve_bytes = 2048,
         .io = &bench->io };
     struct err err;
-    if (wal_create(&config, &fixture_base, &fixture_hard, &bench->wal, &err) < 0 ||
-            writer_start(bench->wal, on_done, bench, &bench->writer, &err) < 0) {
+    if (wal_create(&config, &fixture_base, &fixture_hard, &bench->wal, &err) < 0) {
+        return -1;
+    }
+    set_up_check(bench->wal);
+    if (writer_start(bench->wal, on_done, bench, &bench->writer, &err) < 0) {
         return -1;
     }
     *state = bench;
@@ -232,50 +277,57 @@ static struct writer_item *item_of(struct bench *bench, unsigned i)
 
 static void close_gate(struct bench *bench)
 {
-    (void)pthread_mutex_lock(&bench->mutex);
+    lock(bench);
     bench->is_gate_closed = true;
-    (void)pthread_mutex_unlock(&bench->mutex);
+    unlock(bench);
 }
 
 static void open_gate(struct bench *bench)
 {
-    (void)pthread_mutex_lock(&bench->mutex);
+    lock(bench);
     bench->is_gate_closed = false;
     (void)pthread_cond_broadcast(&bench->changed);
-    (void)pthread_mutex_unlock(&bench->mutex);
+    unlock(bench);
 }
 
 static void await_waiting_sync(struct bench *bench)
 {
-    (void)pthread_mutex_lock(&bench->mutex);
+    lock(bench);
     while (bench->waiting == 0) {
         (void)pthread_cond_wait(&bench->changed, &bench->mutex);
     }
-    (void)pthread_mutex_unlock(&bench->mutex);
+    unlock(bench);
 }
 
 static unsigned waiting_now(struct bench *bench)
 {
-    (void)pthread_mutex_lock(&bench->mutex);
+    lock(bench);
     unsigned waiting = bench->waiting;
-    (void)pthread_mutex_unlock(&bench->mutex);
+    unlock(bench);
     return waiting;
 }
 
 static unsigned done_now(struct bench *bench)
 {
-    (void)pthread_mutex_lock(&bench->mutex);
+    lock(bench);
     unsigned done = bench->done_count;
-    (void)pthread_mutex_unlock(&bench->mutex);
+    unlock(bench);
     return done;
+}
+
+static void set_disk_full(struct bench *bench, bool is_full)
+{
+    lock(bench);
+    bench->fault.is_disk_full = is_full;
+    unlock(bench);
 }
 
 static void let_through(struct bench *bench, unsigned count)
 {
-    (void)pthread_mutex_lock(&bench->mutex);
+    lock(bench);
     bench->passes = count;
     (void)pthread_cond_broadcast(&bench->changed);
-    (void)pthread_mutex_unlock(&bench->mutex);
+    unlock(bench);
 }
 
 /* For a moment: where syncs do not overlap, there will be no more. */
@@ -288,11 +340,11 @@ static void await_more_waiting(struct bench *bench, unsigned before)
 
 static void await_done(struct bench *bench, unsigned count)
 {
-    (void)pthread_mutex_lock(&bench->mutex);
+    lock(bench);
     while (bench->done_count < count) {
         (void)pthread_cond_wait(&bench->changed, &bench->mutex);
     }
-    (void)pthread_mutex_unlock(&bench->mutex);
+    unlock(bench);
 }
 
 static void expect_recovered(struct bench *bench, uint64_t last_index)
@@ -385,8 +437,10 @@ static void a_sync_error_fails_the_batch_and_all_that_follow(void **state)
     writer_submit(bench->writer, item_of(bench, 0));
     await_waiting_sync(bench);
     writer_submit(bench->writer, item_of(bench, 1));
+    lock(bench);
     bench->fault.fails_sync = true;
     bench->fault.error = EIO;
+    unlock(bench);
     open_gate(bench);
     await_done(bench, 2);
     assert_int_equal(bench->done_results[0], -EIO);
@@ -500,7 +554,9 @@ static void company_that_has_come_is_not_waited_for(void **state)
 static void without_descriptors_syncs_share_those_there_are(void **state)
 {
     struct bench *bench = *state;
+    lock(bench);
     bench->opens_left = 2;
+    unlock(bench);
     unsigned submitted = 0;
     for (unsigned round = 0; round < 8; round++) {
         close_gate(bench);
@@ -525,7 +581,9 @@ static void behind_a_sync_that_failed_nothing_is_acknowledged(void **state)
     struct bench *bench = *state;
     unsigned submitted = await_overlap(bench);
     unsigned done = submitted - WAL_SYNCS_MAX;
+    lock(bench);
     bench->fails_first = true;
+    unlock(bench);
     open_gate(bench);
     await_done(bench, submitted);
     for (unsigned i = done; i < submitted; i++) {
@@ -542,7 +600,7 @@ static void on_a_full_disk_nothing_overtakes_what_was_refused(void **state)
     enum {
         COUNT = 5
     };
-    bench->fault.is_disk_full = true;
+    set_disk_full(bench, true);
     close_gate(bench);
     writer_submit(bench->writer, item_of(bench, 0));
     await_waiting_sync(bench);
@@ -569,7 +627,7 @@ static void on_a_full_disk_nothing_overtakes_what_was_refused(void **state)
     writer_submit(bench->writer, item);
     await_done(bench, COUNT + 2);
     assert_int_equal(bench->done_results[COUNT + 1], -ENOSPC);
-    bench->fault.is_disk_full = false;
+    set_disk_full(bench, false);
     writer_retry_space(bench->writer);
     writer_resume(bench->writer);
     writer_submit(bench->writer, item_of(bench, 3));
