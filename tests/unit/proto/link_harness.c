@@ -12,7 +12,7 @@
 #include "proto/hello.h"
 
 enum {
-    GUARD_MS = 30000,
+    PATIENCE_MS = 30000,
     POLL_MS = 2
 };
 
@@ -24,7 +24,7 @@ static void check_claim(void *user)
     }
 }
 
-static void on_guard(void *user)
+static void on_hanging(void *user)
 {
     struct harness *harness = user;
     harness->timed_out = true;
@@ -35,7 +35,7 @@ int harness_setup(void **state)
 {
     struct harness *harness = xcalloc(1, sizeof *harness);
     harness->loop = loop_new();
-    harness->guard = loop_timer_new(harness->loop, on_guard, harness);
+    harness->patience = patience_new(harness->loop, PATIENCE_MS, on_hanging, harness);
     harness->poll = loop_timer_new(harness->loop, check_claim, harness);
     loop_on_turn_end(harness->loop, check_claim, harness);
     assert_true(scratch_make(harness->dir));
@@ -54,7 +54,7 @@ int harness_teardown(void **state)
     for (size_t i = 0; i < HARNESS_ENDS_MAX; i++) {
         harness_close(&harness->ends[i]);
     }
-    harness->guard = loop_timer_free(harness->guard);
+    harness->patience = patience_free(harness->patience);
     harness->poll = loop_timer_free(harness->poll);
     harness->loop = loop_free(harness->loop);
     scratch_remove(harness->dir);
@@ -205,10 +205,10 @@ void harness_close(struct end *end)
 void harness_run(struct harness *harness, bool (*until)(struct harness *harness), const char *what)
 {
     harness->until = until;
-    loop_timer_start(harness->guard, GUARD_MS, 0);
+    patience_begin(harness->patience);
     loop_timer_start(harness->poll, POLL_MS, POLL_MS);
     loop_run(harness->loop);
-    loop_timer_stop(harness->guard);
+    patience_end(harness->patience);
     loop_timer_stop(harness->poll);
     harness->until = NULL;
     if (harness->timed_out) {

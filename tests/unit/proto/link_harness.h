@@ -3,6 +3,7 @@
 
 #include "common/loop.h"
 #include "proto/link.h"
+#include "tests/unit/patience.h"
 #include "tests/unit/scratch.h"
 
 enum {
@@ -39,7 +40,7 @@ struct end {
 
 struct harness {
     struct loop *loop;
-    struct loop_timer *guard;
+    struct patience *patience;
     struct loop_timer *poll;
     char dir[SCRATCH_PATH_MAX];
     char path[HARNESS_PATH_BYTES];
@@ -56,7 +57,7 @@ void harness_open(struct harness *harness, struct end *end, enum link_pattern pa
         const struct link_config *tune);
 void harness_close(struct end *end);
 
-/* Runs the loop until the claim holds; fails the test after 30 s. */
+/* Runs the loop until the claim holds; fails the test after 30 s, later on a busy machine. */
 void harness_run(struct harness *harness, bool (*until)(struct harness *harness), const char *what);
 #define RUN_UNTIL(harness, claim) harness_run(harness, claim, #claim)
 

@@ -22,6 +22,7 @@ enum {
     MESSAGES = 20,
     MIB = 1024 * 1024,
     QUIET_MS = 300,
+    STALL_MS = 3600 * 1000, /* nobody is given up, however little the machine lets it do */
     FLOOD_MESSAGE_BYTES = 2 * MIB,
     FLOOD_MESSAGES = 100,
 };
@@ -63,7 +64,7 @@ static bool all_acknowledged(struct harness *h)
 static void what_has_not_left_yet_is_not_sent_again(void **state)
 {
     struct harness *h = *state;
-    const struct link_config tune = { .resend_ms = 15, .stall_ms = 25000 };
+    const struct link_config tune = { .resend_ms = 15, .stall_ms = STALL_MS };
     pid_t listener = start_listener(h);
     harness_open(h, DIALER(h), LINK_REQREP, false, &tune);
     RUN_UNTIL(h, dialer_up);
@@ -92,7 +93,7 @@ static void what_has_not_left_yet_is_not_sent_again(void **state)
 static void more_bytes_than_a_link_takes_wait_for_its_acks(void **state)
 {
     struct harness *h = *state;
-    const struct link_config tune = { .stall_ms = 25000 };
+    const struct link_config tune = { .stall_ms = STALL_MS };
     pid_t listener = start_listener(h);
     harness_open(h, DIALER(h), LINK_REQREP, false, &tune);
     RUN_UNTIL(h, dialer_up);
@@ -150,7 +151,7 @@ static bool flood_is_over(struct harness *h)
 static void what_has_been_sent_is_not_held_until_all_has(void **state)
 {
     struct harness *h = *state;
-    const struct link_config tune = { .stall_ms = 25000 };
+    const struct link_config tune = { .stall_ms = STALL_MS };
     pid_t listener = start_listener(h);
     harness_open(h, DIALER(h), LINK_REQREP, false, &tune);
     RUN_UNTIL(h, dialer_up);

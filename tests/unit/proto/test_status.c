@@ -12,6 +12,7 @@
 #include "common/loop.h"
 #include "proto/status_ask.h"
 #include "proto/status_server.h"
+#include "tests/unit/patience.h"
 #include "tests/unit/scratch.h"
 
 enum {
@@ -94,7 +95,7 @@ static void a_page_is_made_for_each_question(void **state)
     for (unsigned i = 1; i <= 3; i++) {
         struct status_answer answer;
         char expected[128];
-        assert_int_equal(status_ask(f->path, PATIENCE_MS, &answer, &err), 0);
+        assert_int_equal(status_ask(f->path, patience_ms(PATIENCE_MS), &answer, &err), 0);
         assert_string_equal(answer.component, "tested");
         assert_true(answer.version[0] != '\0');
         assert_int_equal(answer.pid, getpid());
@@ -115,7 +116,7 @@ static void more_lines_than_a_page_holds_are_left_out(void **state)
     unsigned lines = 0;
 
     f->line_count = 5 * STATUS_LINES_MAX;
-    assert_int_equal(status_ask(f->path, PATIENCE_MS, &answer, &err), 0);
+    assert_int_equal(status_ask(f->path, patience_ms(PATIENCE_MS), &answer, &err), 0);
     for (size_t i = 0; i < answer.lines.bytes; i++) {
         lines += answer.lines.data[i] == '\n';
     }

@@ -189,9 +189,9 @@ void ring_wait(struct ring *f, bool (*done)(struct ring *f))
 {
     f->done = done;
     if (!done(f)) {
-        loop_timer_start(f->patience, PATIENCE_MS, 0);
+        patience_begin(f->patience);
         loop_run(f->loop);
-        loop_timer_stop(f->patience);
+        patience_end(f->patience);
     }
     f->done = NULL;
 }
@@ -265,7 +265,7 @@ int ring_set_up(void **state)
     (void)snprintf(path, sizeof path, "%s/apply", f->run);
     assert_int_equal(mkdir(path, 0700), 0);
     f->loop = loop_new();
-    f->patience = loop_timer_new(f->loop, on_patience, f);
+    f->patience = patience_new(f->loop, PATIENCE_MS, on_patience, f);
     ring_start_stored(f);
     if (link_hub_open(f->loop, &config, &f->raftd, &err) < 0) {
         fail_msg("%s", err.text);
@@ -282,7 +282,7 @@ int ring_tear_down(void **state)
     f->gateway = link_hub_close(f->gateway);
     f->stored = stored_free(f->stored);
     f->raftd = link_hub_close(f->raftd);
-    f->patience = loop_timer_free(f->patience);
+    f->patience = patience_free(f->patience);
     f->loop = loop_free(f->loop);
     assert_int_equal(chdir(f->old_dir), 0);
     scratch_remove(f->dir);

@@ -1,7 +1,7 @@
 /* ring.h: stored between a raftd and a subscriber that are played by the test, over real sockets in a folder of its own.
  *
  * What the two hear is written into struct ring; ring_wait runs the loop until a claim about it holds, and fails the
- * test when nothing comes of it for 20 s. */
+ * test when nothing comes of it for 20 s, longer on a busy machine. */
 #pragma once
 
 #include <limits.h>
@@ -9,6 +9,7 @@
 #include "common/loop.h"
 #include "daemons/stored/stored.h"
 #include "proto/link.h"
+#include "tests/unit/patience.h"
 #include "tests/unit/stored/machine.h"
 
 enum {
@@ -31,7 +32,7 @@ struct ring {
     struct link_hub *gateway;
     struct link *applied;
     bool (*done)(struct ring *f);
-    struct loop_timer *patience;
+    struct patience *patience;
 
     /* what raftd heard */
     unsigned hellos;
