@@ -143,6 +143,7 @@ int generations_open(const struct generations_config *config, struct generations
         .run_dir = config->run_dir,
         .shared_dir = config->shared_dir,
         .boot_id = config->boot_id,
+        .sys_dir = config->sys_dir,
     };
 
     generations->state_dir = xstrdup(config->state_dir);

@@ -21,6 +21,7 @@ struct generations_config {
     const char *run_dir;
     const char *shared_dir; /* /dev/shm */
     const char *boot_id;
+    const char *sys_dir; /* NULL: /sys */
     size_t map_bytes; /* 0: default */
     struct state_history_limits history;
 };

@@ -10,19 +10,12 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #include "common/buf.h"
 #include "daemons/stored/files.h"
-
-#ifndef STATX_MNT_ID
-#define STATX_MNT_ID 0x1000U
-#endif
-#ifndef STATX_MNT_ID_UNIQUE
-#define STATX_MNT_ID_UNIQUE 0x4000U /* Linux 6.8: never given out twice in a boot */
-#endif
+#include "daemons/stored/mounted.h"
 
 #define WORD_PREFIX "quorate-%u-"
 
@@ -39,14 +32,13 @@ struct mark_text {
     unsigned clean;
     uint64_t generation;
     char boot_id[40];
-    uint64_t device;
-    uint64_t inode;
-    uint64_t mount_id;
+    struct mounted file;
     uint64_t nonce;
 };
 
 struct mark {
     char *state_dir;
+    char *sys_dir;
     char boot_id[40];
     char word_path[PATH_MAX]; /* empty: no tmpfs, so nothing but a clean mark is ever trusted */
     struct word *word;        /* mapped; NULL: not set */
@@ -112,6 +104,7 @@ struct mark *mark_new(const struct mark_config *config)
     struct mark *mark = xcalloc(1, sizeof *mark);
 
     mark->state_dir = xstrdup(config->state_dir);
+    mark->sys_dir = xstrdup(config->sys_dir != NULL ? config->sys_dir : "/sys");
     (void)snprintf(mark->boot_id, sizeof mark->boot_id, "%s", config->boot_id);
     choose_word_path(mark, config);
     return mark;
@@ -130,6 +123,7 @@ struct mark *mark_free(struct mark *mark)
     if (mark != NULL) {
         unmap_word(mark);
         free(mark->state_dir);
+        free(mark->sys_dir);
         free(mark);
     }
     return NULL;
@@ -161,20 +155,6 @@ static bool map_word(struct mark *mark, bool create)
     return mark->word != NULL;
 }
 
-static int identify(const char *data_path, struct mark_text *text)
-{
-    struct statx stat;
-    unsigned mask = STATX_INO | STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
-
-    if (statx(AT_FDCWD, data_path, 0, mask, &stat) < 0) {
-        return -errno;
-    }
-    text->device = makedev(stat.stx_dev_major, stat.stx_dev_minor);
-    text->inode = stat.stx_ino;
-    text->mount_id = stat.stx_mnt_id;
-    return 0;
-}
-
 static bool read_text(const struct mark *mark, struct mark_text *ret_text)
 {
     char path[PATH_MAX];
@@ -190,8 +170,8 @@ static bool read_text(const struct mark *mark, struct mark_text *ret_text)
     int fields = fscanf(file,
             "quorate-mark %u clean %u generation %" SCNx64 " boot %39s device %" SCNu64
             " inode %" SCNu64 " mount %" SCNu64 " nonce %" SCNx64 " end",
-            &version, &text.clean, &text.generation, text.boot_id, &text.device, &text.inode,
-            &text.mount_id, &text.nonce);
+            &version, &text.clean, &text.generation, text.boot_id, &text.file.device,
+            &text.file.inode, &text.file.mount_id, &text.nonce);
     (void)fclose(file);
     *ret_text = text;
     return fields == 8 && version == 1;
@@ -205,7 +185,7 @@ static int write_text(struct mark *mark, const struct mark_text *text, struct er
             "quorate-mark 1\nclean %u\ngeneration %016" PRIx64 "\nboot %s\ndevice %" PRIu64
             "\ninode %" PRIu64 "\nmount %" PRIu64 "\nnonce %016" PRIx64 "\nend\n",
             text->clean, text->generation, text->boot_id[0] != '\0' ? text->boot_id : "-",
-            text->device, text->inode, text->mount_id, text->nonce);
+            text->file.device, text->file.inode, text->file.mount_id, text->nonce);
     INVARIANT(bytes > 0 && (size_t)bytes < sizeof content);
     return files_replace(mark->state_dir, "MARK", span_of(content, (size_t)bytes), err);
 }
@@ -213,18 +193,21 @@ static int write_text(struct mark *mark, const struct mark_text *text, struct er
 /* Why what MARK says does not fit what is there; NULL: it fits. */
 static const char *mismatch(struct mark *mark, const struct mark_text *said, const char *data_path)
 {
-    struct mark_text found = { 0 };
+    struct mounted found = { 0 };
 
     if (mark->boot_id[0] == '\0' || strcmp(said->boot_id, mark->boot_id) != 0) {
         return "the host was started anew";
     }
-    if (identify(data_path, &found) < 0) {
+    if (mounted_look(data_path, mark->sys_dir, &found) < 0) {
         return "the state's file is missing";
     }
-    if (said->device != found.device || said->inode != found.inode) {
+    if (said->file.device != found.device || said->file.inode != found.inode) {
         return "the state's file is another one";
     }
-    if (said->mount_id != found.mount_id) {
+    if (found.mount_id == 0) {
+        return "this host does not tell one mount from the next";
+    }
+    if (said->file.mount_id != found.mount_id) {
         return "its file system was mounted anew";
     }
     if (!map_word(mark, false)) {
@@ -274,7 +257,7 @@ int mark_set_dirty(struct mark *mark, uint64_t generation, const char *data_path
     if (mark->dirty && mark->generation == generation) {
         return 0;
     }
-    int result = identify(data_path, &text);
+    int result = mounted_look(data_path, mark->sys_dir, &text.file);
     if (result < 0) {
         return err_set(err, result, "stat %s: %s", data_path, strerror(-result));
     }
@@ -302,7 +285,7 @@ int mark_set_clean(struct mark *mark, uint64_t generation, const char *data_path
 {
     struct mark_text text = { .clean = 1, .generation = generation };
 
-    (void)identify(data_path, &text);
+    (void)mounted_look(data_path, mark->sys_dir, &text.file);
     memcpy(text.boot_id, mark->boot_id, sizeof text.boot_id);
     TRY(write_text(mark, &text, err));
     mark_distrust(mark); /* a word beside a clean mark means nothing */

@@ -2,8 +2,8 @@
  *
  * The state is never synced while it runs: it survives a process, and not a file system that lost its cache. So:
  *
- *   <state dir>/MARK   text, replaced durably: clean or not, generation, boot id, device, inode and mount id of data.mdb,
- *                      and a nonce. Written "not clean" before the first write transaction, "clean" only
+ *   <state dir>/MARK   text, replaced durably: clean or not, generation, boot id, device, inode and mount of data.mdb
+ *                      (mounted.h), and a nonce. Written "not clean" before the first write transaction, "clean" only
  *                      after the environment was synced.
  *   word               on tmpfs: the nonce, the generation, LMDB's id of the last committed transaction, and whose it is.
  *                      Stored after each commit; gone after an I/O error, a reboot, or when MARK says clean.
@@ -28,6 +28,7 @@ struct mark_config {
     const char *run_dir;    /* where the word lies if this is tmpfs ... */
     const char *shared_dir; /* ... else here: /dev/shm */
     const char *boot_id;
+    const char *sys_dir; /* NULL: /sys */
 };
 
 struct mark *mark_new(const struct mark_config *config);

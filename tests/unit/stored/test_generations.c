@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,9 +22,20 @@ enum {
     MAP_BYTES = 64 << 20
 };
 
+/* A kernel before 6.8 does not know of mount ids that are never given out twice. */
+static bool is_old_kernel;
+
+int statx(int dir_fd, const char *path, int flags, unsigned mask, struct statx *ret_stat)
+{
+    const unsigned unique = 0x4000;
+    return (int)syscall(
+            SYS_statx, dir_fd, path, flags, is_old_kernel ? mask & ~unique : mask, ret_stat);
+}
+
 struct fixture {
     char dir[SCRATCH_PATH_MAX]; /* the state */
     char shared[64];            /* the word: on tmpfs */
+    char sys[96];               /* a sysfs of the test's own; empty: the host's */
     struct generations *generations;
     uint64_t index;
 };
@@ -34,6 +47,7 @@ static struct generations_config config_of(struct fixture *f, const char *boot_i
         .run_dir = f->dir, /* not on tmpfs */
         .shared_dir = f->shared,
         .boot_id = boot_id,
+        .sys_dir = f->sys[0] != '\0' ? f->sys : NULL,
         .map_bytes = MAP_BYTES,
         .history = { .window = 10, .count = 100, .bytes = 1 << 20 },
     };
@@ -98,8 +112,12 @@ static int tear_down(void **state)
 {
     struct fixture *f = *state;
     f->generations = generations_abandon(f->generations);
+    is_old_kernel = false;
     scratch_remove(f->dir);
     scratch_remove(f->shared);
+    if (f->sys[0] != '\0') {
+        scratch_remove(f->sys);
+    }
     free(f);
     return 0;
 }
@@ -248,6 +266,101 @@ static void a_copied_file_is_not_trusted(void **state)
     assert_int_equal(system(command), 0);
     open_as(f, "boot-a");
     expect_distrust(f, "the state's file is another one");
+}
+
+/* As after the file system was shut down and mounted again: what MARK says is of the mount before. */
+static void another_mount_is_not_trusted(void **state)
+{
+    struct fixture *f = *state;
+    char path[96];
+    char text[512];
+
+    f->generations = generations_abandon(f->generations);
+    (void)snprintf(path, sizeof path, "%s/MARK", f->dir);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    ssize_t bytes = read(fd, text, sizeof text - 1);
+    assert_true(bytes > 0);
+    text[bytes] = '\0';
+    char *mount = strstr(text, "\nmount ");
+    assert_non_null(mount);
+    mount[7] = mount[7] == '9' ? '8' : (char)(mount[7] + 1);
+    assert_int_equal(pwrite(fd, text, (size_t)bytes, 0), bytes);
+    assert_int_equal(close(fd), 0);
+    open_as(f, "boot-a");
+    expect_distrust(f, "its file system was mounted anew");
+}
+
+static void make_dir(const struct fixture *f, const char *name, char ret_path[256])
+{
+    (void)snprintf(ret_path, 256, "%s/%s", f->sys, name);
+    assert_int_equal(mkdir(ret_path, 0700), 0);
+}
+
+/* A kernel that gives mount ids out again, and a sysfs with the state's device; ret_folder is where it has that device's file
+ * system when one is mounted. */
+static void become_old(struct fixture *f, char ret_folder[256])
+{
+    struct stat stat_;
+    char path[256];
+
+    is_old_kernel = true;
+    (void)snprintf(f->sys, sizeof f->sys, "%s.sys", f->dir);
+    assert_int_equal(mkdir(f->sys, 0700), 0);
+    make_dir(f, "dev", path);
+    make_dir(f, "dev/block", path);
+    make_dir(f, "fs", path);
+    make_dir(f, "fs/ext4", path);
+    assert_int_equal(stat(f->dir, &stat_), 0);
+    (void)snprintf(path, sizeof path, "%s/dev/block/%u:%u", f->sys, major(stat_.st_dev),
+            minor(stat_.st_dev));
+    assert_int_equal(symlink("../../devices/block/sdq", path), 0);
+    (void)snprintf(ret_folder, 256, "%s/fs/ext4/sdq", f->sys);
+    assert_int_equal(mkdir(ret_folder, 0700), 0);
+    f->generations = generations_close(f->generations);
+    open_as(f, "boot-a");
+    assert_int_equal(applied(f), 5);
+    write_some(f, 3);
+    f->generations = generations_abandon(f->generations);
+}
+
+static void an_old_kernels_mount_is_known_by_its_folder_in_sysfs(void **state)
+{
+    struct fixture *f = *state;
+    char folder[256];
+    char other[256];
+
+    become_old(f, folder);
+    open_as(f, "boot-a");
+    assert_int_equal(applied(f), 8);
+    write_some(f, 1);
+    f->generations = generations_abandon(f->generations);
+    /* Mounted anew: another folder of the same name. */
+    make_dir(f, "fs/ext4/next", other);
+    assert_int_equal(rmdir(folder), 0);
+    assert_int_equal(rename(other, folder), 0);
+    open_as(f, "boot-a");
+    expect_distrust(f, "its file system was mounted anew");
+}
+
+static void where_mounts_cannot_be_told_apart_only_a_clean_end_is_trusted(void **state)
+{
+    struct fixture *f = *state;
+    char folder[256];
+
+    become_old(f, folder);
+    assert_int_equal(rmdir(folder), 0);
+    open_as(f, "boot-a");
+    expect_distrust(f, "this host does not tell one mount from the next");
+    f->index = 0;
+    write_some(f, 4);
+    f->generations = generations_close(f->generations);
+    open_as(f, "boot-a");
+    assert_int_equal(applied(f), 4);
+    write_some(f, 1);
+    f->generations = generations_abandon(f->generations);
+    open_as(f, "boot-a");
+    assert_null(generations_replica(f->generations));
 }
 
 static void a_mark_that_cannot_be_read_is_not_trusted(void **state)
@@ -459,6 +572,9 @@ int main(void)
         TEST(a_word_of_another_transaction_is_not_trusted),
         TEST(a_word_of_another_life_is_not_trusted),
         TEST(a_copied_file_is_not_trusted),
+        TEST(another_mount_is_not_trusted),
+        TEST(an_old_kernels_mount_is_known_by_its_folder_in_sysfs),
+        TEST(where_mounts_cannot_be_told_apart_only_a_clean_end_is_trusted),
         TEST(a_mark_that_cannot_be_read_is_not_trusted),
         TEST(a_mark_of_another_generation_is_not_trusted),
         TEST(without_tmpfs_only_a_clean_end_is_trusted),
