@@ -72,6 +72,22 @@ static bool disk_is_full(struct state_writer *writer)
     return written < 0 ? errno == ENOSPC || errno == EDQUOT : written < (ssize_t)sizeof zeros;
 }
 
+/* LMDB's readers enter themselves into its lock file: whose group may read the data must be able to write that, and only that.
+ * LMDB makes both files with one mode. */
+static int let_readers_lock(const char *dir, struct err *err)
+{
+    char path[STATE_PATH_BYTES_MAX + sizeof "/data.mdb"];
+    struct stat data;
+
+    (void)snprintf(path, sizeof path, "%s/data.mdb", dir);
+    if (stat(path, &data) < 0) {
+        return err_errno(err, "state: stat %s", path);
+    }
+    (void)snprintf(path, sizeof path, "%s/lock.mdb", dir);
+    bool is_shared = (data.st_mode & S_IRGRP) != 0;
+    return !is_shared || chmod(path, 0660) == 0 ? 0 : err_errno(err, "state: chmod %s", path);
+}
+
 int state_writer_open(const char *dir, size_t map_bytes, bool create,
         struct state_writer **ret_writer, struct err *err)
 {
@@ -83,7 +99,10 @@ int state_writer_open(const char *dir, size_t map_bytes, bool create,
         return result;
     }
     find_reserved(writer);
-    result = state_writer_begin(writer, err);
+    result = let_readers_lock(dir, err);
+    if (result == 0) {
+        result = state_writer_begin(writer, err);
+    }
     if (result == 0) {
         struct span record;
         result = state_write_record_find(writer, "state", &record);

@@ -369,6 +369,49 @@ static void an_environment_without_a_state_is_refused(void **state)
     assert_int_equal(rename(empty, f->dir), 0);
 }
 
+static unsigned mode_of(struct fixture *f, const char *name)
+{
+    char path[96];
+    struct stat stat_;
+
+    (void)snprintf(path, sizeof path, "%s/%s", f->dir, name);
+    assert_int_equal(stat(path, &stat_), 0);
+    return stat_.st_mode & 0777;
+}
+
+static void open_anew(struct fixture *f, unsigned mask)
+{
+    struct err err = { 0 };
+
+    f->read = state_read_free(f->read);
+    f->state = state_close(f->state);
+    f->writer = state_writer_close(f->writer);
+    scratch_remove(f->dir);
+    assert_int_equal(mkdir(f->dir, 0700), 0);
+    mode_t before = umask(mask);
+    int result = state_writer_open(f->dir, MAP_BYTES, true, &f->writer, &err);
+    (void)umask(before);
+    if (result < 0) {
+        fail_msg("%s", err.text);
+    }
+}
+
+/* LMDB's readers enter themselves into its lock file: who may read the data must be able to, whatever the umask. */
+static void who_may_read_the_data_may_write_the_locks_and_nothing_else(void **state)
+{
+    struct fixture *f = *state;
+
+    open_anew(f, 0022);
+    assert_int_equal(mode_of(f, "data.mdb"), 0640);
+    assert_int_equal(mode_of(f, "lock.mdb"), 0660);
+    open_anew(f, 0077);
+    assert_int_equal(mode_of(f, "data.mdb"), 0600);
+    assert_int_equal(mode_of(f, "lock.mdb"), 0600);
+    open_anew(f, 0);
+    assert_int_equal(mode_of(f, "data.mdb"), 0640);
+    assert_int_equal(mode_of(f, "lock.mdb"), 0660);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -385,6 +428,7 @@ int main(void)
         TEST(a_path_is_walked_up_unless_an_ancestor_is_unlinked),
         TEST(current_names_a_generation_or_is_an_error),
         TEST(an_environment_without_a_state_is_refused),
+        TEST(who_may_read_the_data_may_write_the_locks_and_nothing_else),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
