@@ -21,6 +21,7 @@ struct generations {
     uint64_t highest; /* ever seen: numbers are not used twice */
     const char *reason;
     bool guarded;  /* marked before the first write, and against pages that cannot be read */
+    bool doubted;  /* one was met elsewhere: no word for this one */
     bool poisoned; /* an I/O error was met: never mark this state again */
 };
 
@@ -160,12 +161,17 @@ int generations_open(const struct generations_config *config, struct generations
     return 0;
 }
 
-static void close_live(struct generations *generations)
+static void stop_guarding(struct generations *generations)
 {
     if (generations->guarded) {
         sigbus_unguard();
         generations->guarded = false;
     }
+}
+
+static void close_live(struct generations *generations)
+{
+    stop_guarding(generations);
     generations->replica = replica_close(generations->replica);
 }
 
@@ -214,6 +220,13 @@ const char *generations_reason(const struct generations *generations)
     return generations->reason;
 }
 
+/* Against pages that cannot be read. */
+static void guard(struct generations *generations, const char *data_path)
+{
+    sigbus_guard("stored.state.unreadable", data_path, mark_nonce(generations->mark));
+    generations->guarded = true;
+}
+
 static int before_write(struct generations *generations, struct err *err)
 {
     char data_path[STATE_PATH_BYTES_MAX];
@@ -227,9 +240,25 @@ static int before_write(struct generations *generations, struct err *err)
     }
     data_path_of(generations, generations->number, data_path);
     TRY(mark_set_dirty(generations->mark, generations->number, data_path, txn_id, err));
-    sigbus_guard("stored.state.unreadable", data_path, mark_nonce(generations->mark));
-    generations->guarded = true;
+    if (generations->doubted) {
+        mark_distrust(generations->mark);
+    }
+    guard(generations, data_path);
     return 0;
+}
+
+void generations_doubt(struct generations *generations)
+{
+    char data_path[STATE_PATH_BYTES_MAX];
+    bool was_guarded = generations->guarded;
+
+    generations->doubted = true;
+    stop_guarding(generations); /* the word goes */
+    mark_distrust(generations->mark);
+    if (was_guarded) {
+        data_path_of(generations, generations->number, data_path);
+        guard(generations, data_path);
+    }
 }
 
 /* After an I/O error nobody knows what the disk holds. A full disk is no such error: LMDB's commit is all or nothing. */
@@ -350,6 +379,7 @@ int generations_switch(struct generations *generations, uint64_t number, struct 
     TRY(set_current(generations, number, err));
     close_live(generations);
     generations->number = 0;
+    generations->doubted = false; /* the new one was synced */
     mark_distrust(generations->mark); /* its word is of the old one */
     TRY(open_live(generations, number, err));
     TRY(before_write(generations, err));
@@ -371,9 +401,6 @@ void generations_discard(struct generations *generations, uint64_t number)
 void generations_distrust(struct generations *generations)
 {
     generations->poisoned = true;
-    if (generations->guarded) {
-        sigbus_unguard(); /* the word goes */
-        generations->guarded = false;
-    }
+    stop_guarding(generations); /* the word goes */
     mark_distrust(generations->mark);
 }

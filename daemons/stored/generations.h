@@ -67,5 +67,9 @@ int generations_switch(struct generations *generations, uint64_t number, struct 
 /* Gives the prepared folder up. */
 void generations_discard(struct generations *generations, uint64_t number);
 
+/* The disk gave an I/O error, but not for the state's file: what was written there and never synced may be gone too. It is
+ * used on, and after a kill not trusted; a clean end, which syncs it, is. */
+void generations_doubt(struct generations *generations);
+
 /* An I/O error was met: the state must not be trusted again. */
 void generations_distrust(struct generations *generations);

@@ -161,6 +161,14 @@ void jobs_load(struct stored *stored, uint64_t index, uint64_t term, uint64_t co
     }
 }
 
+/* What the disk did to one file of ours it may have done to another. */
+static void heed_error(struct stored *stored, int result)
+{
+    if (result == -EIO) {
+        generations_doubt(stored->generations);
+    }
+}
+
 static void on_snapshot_made(struct stored *stored, const struct job *job)
 {
     struct snapshots *snapshots = &stored->snapshots;
@@ -242,6 +250,7 @@ static void on_job_done(void *user)
     (void)pthread_join(job->thread, NULL);
     struct job done = *job;
     job->kind = JOB_NONE;
+    heed_error(stored, done.result);
     if (done.kind == JOB_MAKE_SNAPSHOT) {
         on_snapshot_made(stored, &done);
         compaction_go_on(stored);

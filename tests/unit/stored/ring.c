@@ -216,7 +216,7 @@ void ring_start_stored(struct ring *f)
     struct stored_config config = {
         .data_dir = f->data,
         .run_dir = f->run,
-        .shared_dir = "/nonexistent",
+        .shared_dir = f->shared[0] != '\0' ? f->shared : "/nonexistent",
         .snapshot_count = SNAPSHOT_COUNT,
         .max_snapshots = 2,
         .event_history = 1000,

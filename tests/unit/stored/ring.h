@@ -25,6 +25,7 @@ struct ring {
     char old_dir[PATH_MAX];
     char data[80];
     char run[80];
+    char shared[64]; /* where the state's word lies; empty: nowhere */
     struct loop *loop;
     struct stored *stored;
     struct link_hub *raftd;

@@ -1,4 +1,5 @@
-/* test_care.c: readers that hold back pages, and pages that cannot be read. */
+/* test_care.c: readers that hold back pages, pages that cannot be read, and a disk that fails elsewhere. */
+#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -11,7 +12,9 @@
 
 #include "common/sigbus.h"
 #include "common/state/state.h"
+#include "daemons/stored/stored_impl.h"
 #include "tests/unit/stored/ring.h"
+#include "tests/unit/synclog.h"
 
 enum {
     FILE_BYTES = 1 << 20
@@ -90,6 +93,117 @@ static void a_reader_that_stays_is_reported_to_the_supervisor(void **state)
     (void)close(notify_fd);
 }
 
+static struct {
+    pid_t pid;
+    bool is_there;
+} looked_for;
+
+static void on_listed_reader(void *user, uint64_t pid, uint64_t txn_id)
+{
+    (void)user;
+    (void)txn_id;
+    looked_for.is_there |= pid == (uint64_t)looked_for.pid;
+}
+
+/* Whether a transaction of the process still holds pages back. */
+static bool is_listed(struct ring *f)
+{
+    looked_for.is_there = false;
+    state_writer_reader_list(replica_writer(generations_replica(f->stored->generations)),
+            on_listed_reader, NULL);
+    return looked_for.is_there;
+}
+
+static bool is_freed(struct ring *f)
+{
+    return !is_listed(f);
+}
+
+/* In the middle of a read. */
+static void kill_a_reader(struct ring *f)
+{
+    looked_for.pid = start_stuck_reader(f);
+    assert_true(is_listed(f));
+    assert_int_equal(kill(looked_for.pid, SIGKILL), 0);
+    assert_int_equal(waitpid(looked_for.pid, NULL, 0), looked_for.pid);
+}
+
+static void the_slots_of_a_killed_reader_are_freed_by_looking_again_and_again(void **state)
+{
+    struct ring *f = *state;
+
+    ring_go_and_apply(f, 3);
+    kill_a_reader(f);
+    assert_true(is_listed(f));
+    ring_wait_quietly(f, is_freed);
+}
+
+static bool is_alone(struct ring *f)
+{
+    return subscribers_count(f->stored) == 0;
+}
+
+/* Not a second later: by then the file may have grown by all that was written. */
+static void the_slots_of_a_lost_subscriber_are_freed_at_once(void **state)
+{
+    struct ring *f = *state;
+
+    ring_go_and_apply(f, 3);
+    ring_subscribe(f);
+    ring_wait(f, ring_has_beacon);
+    kill_a_reader(f);
+    f->gateway = link_hub_close(f->gateway);
+    f->applied = NULL;
+    ring_wait_quietly(f, is_alone);
+    assert_false(is_listed(f));
+}
+
+static unsigned words(struct ring *f)
+{
+    DIR *stream = opendir(f->shared);
+    const struct dirent *entry;
+    unsigned count = 0;
+
+    assert_non_null(stream);
+    while ((entry = readdir(stream)) != NULL) {
+        count += entry->d_name[0] != '.';
+    }
+    (void)closedir(stream);
+    return count;
+}
+
+static bool has_no_word(struct ring *f)
+{
+    return words(f) == 0;
+}
+
+static bool has_hello_again(struct ring *f)
+{
+    return f->hellos > 0 && f->apply != NULL;
+}
+
+static void a_snapshot_that_the_disk_refuses_ends_the_trust_in_the_state(void **state)
+{
+    struct ring *f = *state;
+
+    (void)snprintf(f->shared, sizeof f->shared, "/dev/shm/quorate-test.XXXXXX");
+    assert_non_null(mkdtemp(f->shared));
+    ring_restart_stored(f);
+    ring_wait(f, has_hello_again);
+    ring_go_and_apply(f, SNAPSHOT_COUNT);
+    assert_int_equal(words(f), 1);
+    synclog_fail("/snap/");
+    ring_send_batch(f, SNAPSHOT_COUNT, 1, 1 << 20);
+    ring_wait_quietly(f, has_no_word);
+    assert_true(synclog_failed() > 0);
+    synclog_fail(NULL);
+    /* It is written to as before. */
+    ring_send_batch(f, f->index, 1, 0);
+    ring_wait(f, ring_is_applied);
+    assert_int_equal(words(f), 0);
+    scratch_remove(f->shared);
+}
+
 /* Touches a page whose file was cut; returns the exit status. */
 static int touch_lost_page(const char *path, bool guard, uint64_t *nonce)
 {
@@ -138,6 +252,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_reader_that_stays_is_reported_to_the_supervisor),
+        TEST(the_slots_of_a_killed_reader_are_freed_by_looking_again_and_again),
+        TEST(the_slots_of_a_lost_subscriber_are_freed_at_once),
+        TEST(a_snapshot_that_the_disk_refuses_ends_the_trust_in_the_state),
         TEST(a_page_that_cannot_be_read_ends_the_process_and_the_trust),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
