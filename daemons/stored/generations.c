@@ -379,7 +379,7 @@ int generations_switch(struct generations *generations, uint64_t number, struct 
     TRY(set_current(generations, number, err));
     close_live(generations);
     generations->number = 0;
-    generations->doubted = false; /* the new one was synced */
+    generations->doubted = false;     /* the new one was synced */
     mark_distrust(generations->mark); /* its word is of the old one */
     TRY(open_live(generations, number, err));
     TRY(before_write(generations, err));

@@ -109,8 +109,8 @@ static void on_listed_reader(void *user, uint64_t pid, uint64_t txn_id)
 static bool is_listed(struct ring *f)
 {
     looked_for.is_there = false;
-    state_writer_reader_list(replica_writer(generations_replica(f->stored->generations)),
-            on_listed_reader, NULL);
+    state_writer_reader_list(
+            replica_writer(generations_replica(f->stored->generations)), on_listed_reader, NULL);
     return looked_for.is_there;
 }
 

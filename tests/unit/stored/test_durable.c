@@ -145,15 +145,13 @@ static void a_loaded_state_is_on_disk_before_it_is_the_current_one(void **state)
     assert_int_equal(generations_prepare(f->generations, &number, dir, NULL), 0);
     synclog_begin();
     assert_int_equal(generations_build_loaded(dir, MAP_BYTES, path, 11, 22, 0, NULL), 0);
-    assert_string_equal(synclog_text(),
-            "sync data.mdb\nsync 0000000000000002\n"
-            "write data.mdb\n" /* the ids are this member's own */
-            "sync data.mdb\nsync 0000000000000002\n");
+    assert_string_equal(synclog_text(), "sync data.mdb\nsync 0000000000000002\n"
+                                        "write data.mdb\n" /* the ids are this member's own */
+                                        "sync data.mdb\nsync 0000000000000002\n");
     synclog_begin();
     assert_int_equal(generations_switch(f->generations, number, NULL), 0);
-    assert_string_equal(synclog_text(),
-            "sync CURRENT.tmp\nrename CURRENT.tmp CURRENT\nsync state\n"
-            "sync MARK.tmp\nrename MARK.tmp MARK\nsync state\n");
+    assert_string_equal(synclog_text(), "sync CURRENT.tmp\nrename CURRENT.tmp CURRENT\nsync state\n"
+                                        "sync MARK.tmp\nrename MARK.tmp MARK\nsync state\n");
 }
 
 static void a_state_is_called_clean_once_it_is_on_disk(void **state)
