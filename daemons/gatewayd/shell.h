@@ -294,6 +294,8 @@ void ring_drop_unwanted(struct gatewayd *gw);
 /* subscription.c: the link to stored. */
 int subscription_open(struct gatewayd *gw, struct err *err);
 bool subscription_is_up(const struct subscription *subscription);
+/* Whether stored has said something within this time; one that hangs keeps its link. */
+bool subscription_is_heard(const struct subscription *subscription, uint64_t within_ms);
 struct subscription *subscription_close(struct subscription *subscription);
 /* Tells the hub what the history table has behind it, within an open transaction: a slice now, the rest in the turns
  * that follow. Where it reaches not far enough back, all watches are ended. */

@@ -24,7 +24,8 @@ struct subscription {
     struct codec_scratch scratch; /* of the message */
     struct codec_scratch inner;   /* of what is encoded within it */
     struct loop_waker *next_slice;
-    bool is_behind; /* the table has events for the hub that it has not been told */
+    uint64_t heard_at_ms; /* when stored last said something; it has a beacon each 100 ms */
+    bool is_behind;       /* the table has events for the hub that it has not been told */
 };
 
 enum {
@@ -289,6 +290,7 @@ static void on_message(void *user, struct link *link, unsigned type, struct span
     struct generation generation;
 
     (void)link;
+    gw->subscription->heard_at_ms = loop_now_ms(gw->loop);
     codec_scratch_reset(&gw->subscription->scratch);
     if (type == (unsigned)batch_type) {
         on_batch(gw, body);
@@ -311,6 +313,7 @@ static int on_up(void *user, struct link *link, const struct hello *peer, struct
 
     (void)err;
     gw->subscription->link = link;
+    gw->subscription->heard_at_ms = loop_now_ms(gw->loop);
     if (HAS(peer, hello_tag_generation) && peer->generation != 0 &&
             peer->generation != gw->view.meta.generation) {
         change_generation(gw, peer->generation);
@@ -369,6 +372,12 @@ int subscription_open(struct gatewayd *gw, struct err *err)
 bool subscription_is_up(const struct subscription *subscription)
 {
     return subscription->link != NULL;
+}
+
+bool subscription_is_heard(const struct subscription *subscription, uint64_t within_ms)
+{
+    return subscription->link != NULL &&
+           loop_now_ms(subscription->gw->loop) - subscription->heard_at_ms <= within_ms;
 }
 
 struct subscription *subscription_close(struct subscription *subscription)

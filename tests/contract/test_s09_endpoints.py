@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 
 import pytest
 
@@ -155,6 +156,31 @@ def test_9_5_health(server):
         answer = get(server, path)
         assert (answer.status, answer.body) == (200, b'{"health":"true"}')
         assert answer.header("Content-Type") == TEXT
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("daemon", ["raftd", "stored"])
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL], ids=["stopped", "killed"])
+def test_9_5_health_is_that_of_the_weakest_daemon(fresh_server, daemon, how):
+    """Writes wait for each of them. One that is there and does nothing is as good as gone."""
+    pid = fresh_server.daemon(daemon)
+
+    def is_ill():
+        if how == signal.SIGKILL:  # Whatever comes in its place, too.
+            for one in fresh_server.pids().get(daemon, []):
+                os.kill(one, signal.SIGKILL)
+        answer = get(fresh_server, "/health")
+        return answer if answer.status != 200 else None
+
+    os.kill(pid, how)
+    try:
+        answer = poll(is_ill, 10, "it is told")
+    finally:
+        if how == signal.SIGSTOP:
+            os.kill(pid, signal.SIGCONT)
+    assert (answer.status, answer.body) == (503, b'{"health":"false"}\n')
+    assert answer.header("Content-Type") == TEXT and answer.header("X-Content-Type-Options") == "nosniff"
+    poll(lambda: get(fresh_server, "/health").status == 200, 20, "healthy again")
 
 
 # 9.6 Metrics, debug, log level.
