@@ -110,17 +110,20 @@ static void refuse_length(struct wire_pipe *pipe, size_t at)
     keep_reason(pipe, &err);
 }
 
-/* Cuts up to `max` messages from what is received; -1: a length that cannot be. */
-static int cut_messages(struct wire_pipe *pipe, struct wire_message **ret_messages, size_t max)
+/* Cuts up to `max` messages from what is received; how many. *ret_is_good: no length behind them that cannot be. */
+static size_t cut_messages(struct wire_pipe *pipe, struct wire_message **ret_messages, size_t max,
+        bool *ret_is_good)
 {
     size_t at = 0;
-    int count = 0;
+    size_t count = 0;
 
-    while ((size_t)count < max && pipe->received_bytes - at >= LENGTH_BYTES) {
+    *ret_is_good = true;
+    while (count < max && pipe->received_bytes - at >= LENGTH_BYTES) {
         size_t bytes = read_length(pipe->received + at);
         if (bytes == 0 || bytes > pipe->frame_bytes_max) {
             refuse_length(pipe, at);
-            return -1;
+            *ret_is_good = false;
+            break;
         }
         if (bytes > pipe->received_bytes - at - LENGTH_BYTES) {
             if (bytes > RECEIVE_BYTES - LENGTH_BYTES) {
@@ -143,15 +146,16 @@ static int cut_messages(struct wire_pipe *pipe, struct wire_message **ret_messag
 static bool hand_on_received(struct wire_pipe *pipe)
 {
     struct wire_message *messages[MESSAGES_AT_ONCE];
-    int count;
+    bool is_good;
+    size_t count;
 
     do {
-        count = cut_messages(pipe, messages, MESSAGES_AT_ONCE);
+        count = cut_messages(pipe, messages, MESSAGES_AT_ONCE, &is_good);
         if (count > 0) {
-            pipe->events.on_messages(pipe->events.user, pipe, messages, (size_t)count);
+            pipe->events.on_messages(pipe->events.user, pipe, messages, count);
         }
-    } while (count == MESSAGES_AT_ONCE);
-    return count >= 0;
+    } while (is_good && count == MESSAGES_AT_ONCE);
+    return is_good;
 }
 
 /* Bytes of messages, as they were read or as the guard opened them: they lie where they belong. False: they are none. */
@@ -187,7 +191,8 @@ static bool open_received(struct wire_pipe *pipe, struct span bytes)
     buf_clear(&pipe->opened);
     bool is_good = open_guard(pipe, bytes);
     struct span left = buf_span(&pipe->opened);
-    while (is_good && left.bytes > 0) {
+    /* What the guard had to say may have found the stream broken: on_end was the last word. */
+    while (is_good && !pipe->is_closed && left.bytes > 0) {
         struct iovec room = receive_room(pipe);
         size_t placed = MIN(left.bytes, room.iov_len);
         memcpy(room.iov_base, left.data, placed);

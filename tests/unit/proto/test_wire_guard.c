@@ -115,6 +115,7 @@ struct end {
     uint32_t pipe;
     unsigned added;
     unsigned removed;
+    bool heard_after_end; /* a message of a pipe that was removed */
     char reason[256];
     char remote[64];
     struct buf got; /* messages, one after another */
@@ -159,6 +160,7 @@ static void on_event(void *user, const struct wire_event *event)
         (void)snprintf(end->reason, sizeof end->reason, "%s", event->reason);
         loop_stop(end->bench->loop);
     } else if (event->kind == WIRE_MESSAGE) {
+        end->heard_after_end |= end->removed > 0;
         buf_append_span(&end->got, wire_message_body(event->message));
         (void)wire_message_free(event->message);
         stop_if_done(end->bench);
@@ -397,6 +399,38 @@ static void a_length_that_cannot_be_is_told_behind_a_guard_too(void **state)
     (void)close(fd);
 }
 
+/* The reset is there when what came before it is read: our answer finds it first. */
+static void who_speaks_and_resets_at_once_is_not_heard_after_its_end(void **state)
+{
+    static const struct linger at_once = { .l_onoff = 1 };
+    struct bench *bench = *state;
+
+    open_end(bench, 1);
+    int fd = dial_by_hand(bench);
+    bench->stops_at_pipe = true;
+    run(bench);
+    assert_int_equal(write(fd, "d\x5a\x5a\x5a\x5b\x3b", 6), 6); /* the letter, and a message */
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once), 0);
+    (void)close(fd);
+    run(bench);
+    assert_int_equal(bench->ends[1].removed, 1);
+    assert_false(bench->ends[1].heard_after_end);
+}
+
+static void what_came_before_a_length_that_cannot_be_is_handed_on(void **state)
+{
+    struct bench *bench = *state;
+
+    open_end(bench, 1);
+    int fd = dial_by_hand(bench);
+    /* The letter; a message of a byte; "GET ". */
+    assert_int_equal(write(fd, "d\x5a\x5a\x5a\x5b\x3b\x1d\x1f\x0e\x7a", 10), 10);
+    run(bench);
+    assert_int_equal(bench->ends[1].removed, 1);
+    assert_true(span_eq(buf_span(&bench->ends[1].got), SPAN_LIT("a")));
+    (void)close(fd);
+}
+
 static void a_wire_may_be_closed_in_the_middle_of_a_handshake(void **state)
 {
     struct bench *bench = *state;
@@ -423,6 +457,8 @@ int main(void)
         TEST(who_only_looks_whether_the_port_is_open_did_nothing_wrong),
         TEST(who_hangs_up_later_did_nothing_wrong),
         TEST(a_length_that_cannot_be_is_told_behind_a_guard_too),
+        TEST(who_speaks_and_resets_at_once_is_not_heard_after_its_end),
+        TEST(what_came_before_a_length_that_cannot_be_is_handed_on),
         TEST(a_wire_may_be_closed_in_the_middle_of_a_handshake),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
