@@ -31,7 +31,9 @@ struct backup {
     char snap_dir[PATH_BYTES]; /* of the target */
     char wal_dir[PATH_BYTES];
     char wal_part_dir[PATH_BYTES]; /* its name until it is whole */
+    bool is_ours; /* the target was found empty: what is in it now may go again */
     bool made_dir;
+    bool is_named; /* the log bears its name */
     struct wal *from;
     struct storage_recovered recovered;
     struct membership membership;
@@ -124,6 +126,7 @@ static int open_target(struct backup *backup, struct err *err)
         TRY(check_empty(backup->wal_dir, err));
         TRY(check_empty(backup->wal_part_dir, err));
     }
+    backup->is_ours = true;
     TRY(make_dir(config->backup_dir, err));
     backup->made_dir = is_there == 0;
     TRY(make_dir(member, err));
@@ -139,15 +142,23 @@ static int remove_one(const char *path, const struct stat *stat, int type, struc
     return 0;
 }
 
-/* The target was empty: whatever is in it is ours. */
+static void remove_tree(const char *path)
+{
+    (void)nftw(path, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
 static void remove_target(const struct backup *backup)
 {
     char member[PATH_BYTES];
 
-    (void)nftw(backup->wal_part_dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    INVARIANT(backup->is_ours);
+    remove_tree(backup->wal_part_dir);
+    if (backup->is_named) {
+        remove_tree(backup->wal_dir);
+    }
     (void)snprintf(
             member, sizeof member, "%.*s/member", PATH_BYTES - 64, backup->config->backup_dir);
-    (void)nftw(member, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    remove_tree(member);
     if (backup->made_dir) {
         (void)rmdir(backup->config->backup_dir);
     }
@@ -442,8 +453,8 @@ static int copy_patiently(struct backup *backup, struct err *err)
             return result;
         }
         close_source(backup);
-        (void)nftw(backup->wal_part_dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
-        (void)nftw(backup->snap_dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+        remove_tree(backup->wal_part_dir);
+        remove_tree(backup->snap_dir);
         TRY(make_dir(backup->snap_dir, err));
         same = strcmp(before.text, err->text) == 0 ? same + 1 : 1;
         before = *err;
@@ -453,7 +464,7 @@ static int copy_patiently(struct backup *backup, struct err *err)
 }
 
 /* The log gets its name last: without one it is no data folder. */
-static int finish(const struct backup *backup, struct err *err)
+static int finish(struct backup *backup, struct err *err)
 {
     char member[PATH_BYTES];
 
@@ -467,6 +478,7 @@ static int finish(const struct backup *backup, struct err *err)
     if (rename(backup->wal_part_dir, backup->wal_dir) < 0) {
         return err_errno(err, "rename %s to %s", backup->wal_part_dir, backup->wal_dir);
     }
+    backup->is_named = true;
     return sync_parent(backup->wal_dir, err);
 }
 
@@ -484,9 +496,6 @@ int backup_make(
                 config->wal_dir);
     }
     int result = open_target(&backup, err);
-    if (result == -EEXIST) {
-        return result; /* not ours */
-    }
     if (result == 0) {
         result = copy_patiently(&backup, err);
     }
@@ -500,7 +509,7 @@ int backup_make(
             .last_index = last_index,
             .last_term = raft_term_at(backup.core, last_index),
             .bytes = backup.snapshot.bytes + backup.entry_bytes };
-    } else {
+    } else if (backup.is_ours) {
         remove_target(&backup);
     }
     close_source(&backup);

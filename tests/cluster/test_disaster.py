@@ -290,6 +290,27 @@ def test_a_backup_goes_only_into_an_empty_folder(folder):
         assert not os.path.exists(os.path.join(folder, "c"))
 
 
+def test_a_backup_that_cannot_be_begun_leaves_the_folder_as_it_was(folder):
+    target = os.path.join(folder, "b")
+    kept = os.path.join(target, "member", "kept")
+    too_long = folder + "/x" * 2048
+    with plain_member("one") as member:
+        member.start()
+        os.makedirs(kept)
+        done = make_backup(member, target, "--backup-wal-dir=" + too_long)
+        assert done.returncode == 1 and "no backup was made: " in done.stderr
+        assert os.path.isdir(kept)
+        done = make_backup(member, target)
+        assert done.returncode == 1 and "file already exists" in done.stderr
+        assert os.path.isdir(kept)
+        # A log whose name is taken by then.
+        shutil.rmtree(target)
+        taken = os.path.join(folder, "not", "there", "wal")
+        done = make_backup(member, target, "--backup-wal-dir=" + taken)
+        assert done.returncode == 1 and "no backup was made: " in done.stderr
+        assert not os.path.exists(target)
+
+
 def test_a_backup_that_was_not_finished_is_refused(folder):
     target = os.path.join(folder, "b")
     os.makedirs(os.path.join(target, "member", "wal.part"))
