@@ -24,6 +24,7 @@ enum {
     HINTS_AFTER_MS = 1500,
     SAME_SIGNAL_MS = 500, /* timeout(1) and init systems signal the process and then its group */
     POLL_FIXED = 2,       /* signals, notify socket */
+    MESSAGES_AT_ONCE = 64, /* whoever sends more does not keep us from the rest */
 };
 
 /* What each rank may take before it is killed: together they stay below the five seconds promised. */
@@ -162,9 +163,10 @@ struct supervisor *supervisor_free(struct supervisor *supervisor)
     return NULL;
 }
 
+/* 0 is nobody's: it stands for children that do not run. */
 static struct child *find_child(struct supervisor *supervisor, pid_t pid)
 {
-    for (size_t i = 0; i < supervisor->child_count; i++) {
+    for (size_t i = 0; pid > 0 && i < supervisor->child_count; i++) {
         if (supervisor->children[i].pid == pid) {
             return &supervisor->children[i];
         }
@@ -186,6 +188,7 @@ static void begin_stop(struct supervisor *supervisor, int exit_status, int signa
 
 static void kill_child(struct child *child)
 {
+    INVARIANT(child->pid > 0); /* 0 would be all of us */
     (void)kill(child->pid, SIGKILL);
     child->killed = true;
 }
@@ -330,10 +333,10 @@ static void on_message(struct supervisor *supervisor, struct child *child, const
     }
 }
 
-/* The sender is known by what the kernel says of it, never by the text. */
+/* The sender is known by what the kernel says of it, never by the text. Anybody on the host can send. */
 static void take_messages(struct supervisor *supervisor)
 {
-    for (;;) {
+    for (unsigned i = 0; i < MESSAGES_AT_ONCE; i++) {
         char text[512];
         union {
             struct cmsghdr header;
@@ -355,7 +358,7 @@ static void take_messages(struct supervisor *supervisor)
         }
         struct ucred sender;
         memcpy(&sender, CMSG_DATA(header), sizeof sender);
-        struct child *child = sender.pid <= 0 ? NULL : find_child(supervisor, sender.pid);
+        struct child *child = find_child(supervisor, sender.pid);
         if (child != NULL) {
             on_message(supervisor, child, text);
         }

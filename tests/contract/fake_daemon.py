@@ -10,6 +10,7 @@ Copied beside a copy of quorate under each daemon's name. FAKE_DIR is where it w
   once=N      exit=N, the first time only          ready-exit=N say ready, then end with status N
   die-on-file end with status 1 once FAKE_DIR/die-<name> is there, having removed it
   end=NAME    ask quorate to end the process of that name
+  end-none=NAME  ask it to end process 0, as one whose peer's id is not known does, until NAME lives for the second time
 """
 
 import json
@@ -104,6 +105,14 @@ def main():
                 break
             time.sleep(0.01)
         notify("X_QUORATE_END_PID=%d" % pids[0])
+    if "end-none" in WANT:
+        path = os.path.join(FOLDER, "events")
+        lives = 0
+        while lives < 2:
+            notify("X_QUORATE_END_PID=0")
+            with open(path) as events:
+                lives = sum(e["name"] == WANT["end-none"] and e["event"] == "start" for e in map(json.loads, events))
+            time.sleep(0.005)
     trigger = os.path.join(FOLDER, "die-" + NAME)
     while True:
         if "die-on-file" in WANT:

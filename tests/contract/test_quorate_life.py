@@ -86,6 +86,14 @@ def test_nobody_but_our_own_children_is_ended_on_request(suite):
     assert len(suite.events("raftd", "start")) == 1
 
 
+def test_a_request_that_names_no_process_ends_none(suite):
+    """While a gatewayd waits for its next life it has no process, and 0 is no name for one."""
+    suite.start(env=suite.environment(stored="end-none=gatewayd", gatewayd="once=1"))
+    suite.wait_event("gatewayd", "start", 2)
+    suite.wait_log("quorate.ready")
+    assert "quorate.daemon.stuck" not in suite.log()
+
+
 def test_removed_member_ends_the_suite_with_zero(suite):
     suite.start(env=suite.environment(raftd="ready-exit=100"), wait_for=["raftd"])
     assert suite.wait_end() == 0
