@@ -200,7 +200,7 @@ int datadir_check(struct conf *conf, struct datadir *ret_datadir, struct err *er
 
     TRY(check_writable(conf->data_dir, "data-dir", &ret_datadir->was_missing, err));
     TRY(check_writable(conf->wal_dir, "wal-dir", &ignored, err));
-    TRY(check_writable(conf->run_dir, "run-dir", &ignored, err));
+    TRY(check_writable(conf->run_dir, "run-dir", &ret_datadir->run_was_missing, err));
     TRY(check_file_system(conf, err));
     TRY(check_kind(conf, err));
     TRY(check_foreign(conf, err));
@@ -247,8 +247,20 @@ static void remove_files_in(const char *dir)
     (void)closedir(stream);
 }
 
-/* Only what a start of ours leaves: sockets and counters in the run directory, the lock, empty folders. */
-static void undo_new(const struct conf *conf)
+/* Sockets and counters; nobody else has had time to put anything there. */
+static void remove_run_dir(const struct conf *conf)
+{
+    char path[PATH_BYTES];
+
+    join(path, "%s/apply", conf->run_dir);
+    remove_files_in(path);
+    (void)rmdir(path);
+    remove_files_in(conf->run_dir);
+    (void)rmdir(conf->run_dir);
+}
+
+/* Only what a start of ours leaves: the run directory, the lock, empty folders. */
+static void undo_new(const struct datadir *datadir, const struct conf *conf)
 {
     static const char *const empty_ones[] = { "member/wal", "member/snap", "member/state" };
     char path[PATH_BYTES];
@@ -261,11 +273,9 @@ static void undo_new(const struct conf *conf)
             return; /* a daemon got as far as writing data */
         }
     }
-    join(path, "%s/apply", conf->run_dir);
-    remove_files_in(path);
-    (void)rmdir(path);
-    remove_files_in(conf->run_dir);
-    (void)rmdir(conf->run_dir);
+    if (datadir->run_was_missing) {
+        remove_run_dir(conf);
+    }
     join(path, "%s/member/LOCK", conf->data_dir);
     (void)unlink(path);
     join(path, "%s/member", conf->data_dir);
@@ -276,7 +286,7 @@ static void undo_new(const struct conf *conf)
 void datadir_close(struct datadir *datadir, const struct conf *conf, bool undo)
 {
     if (undo && datadir->was_missing && datadir->lock_fd >= 0) {
-        undo_new(conf);
+        undo_new(datadir, conf);
     }
     if (datadir->lock_fd >= 0) {
         (void)close(datadir->lock_fd);

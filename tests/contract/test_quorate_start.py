@@ -97,6 +97,18 @@ def test_run_dir_is_where_it_was_asked_for(suite):
     assert not os.path.exists(suite.data_dir + "/run")
 
 
+def test_a_first_start_that_fails_takes_nothing_from_a_run_dir_that_was_there(suite):
+    run_dir = os.path.join(suite.folder, "shared")
+    os.makedirs(os.path.join(run_dir, "apply"))
+    for name in ("mine", "apply/mine"):
+        open(os.path.join(run_dir, name), "w").close()
+    result = suite.run("--run-dir=" + run_dir, *suite.flags(), env=suite.environment(raftd="exit=2"))
+    assert result.returncode == 2
+    assert not os.path.exists(suite.data_dir)
+    for name in ("mine", "apply/mine"):
+        assert os.path.exists(os.path.join(run_dir, name)), name
+
+
 def test_logs_bear_the_name_of_the_daemon(suite):
     suite.start(env=suite.environment(stored="talk,die-on-file"))
     suite.wait_log("[stored] first line\n[stored] second line\n")
