@@ -18,6 +18,7 @@ enum {
     REASON_REPEAT_MS = 10000,
     REASON_MS_MIN = 1000, /* between two lines of whatever reasons */
     REASON_BYTES = 256,
+    UNREAD_BYTES_MAX = 1024 * 1024, /* of answers that a guest leaves lying */
 };
 
 /* One URL. */
@@ -79,11 +80,16 @@ static void hang_up(struct guest *guest)
     wire_close_pipe(guest->place->wire, guest->pipe);
 }
 
+/* Who asks and does not read the answers is no member: the next one ends it. */
 static void send_frame(struct listener *listener, struct guest *guest, unsigned type)
 {
     uint8_t head_bytes[PEER_HEAD_BYTES];
     struct frame_head head = { .type = type, .epoch = guest->epoch };
 
+    if (wire_waiting_bytes(guest->place->wire, guest->pipe) > UNREAD_BYTES_MAX) {
+        hang_up(guest);
+        return;
+    }
     frame_encode_head(&head, head_bytes);
     wire_send(guest->place->wire, guest->pipe, span_of(head_bytes, sizeof head_bytes),
             buf_span(&listener->out));
@@ -159,6 +165,9 @@ static void on_frame(struct listener *listener, struct guest *guest, struct span
     struct span whole;
     uint64_t now_ms = clock_monotonic_ms();
 
+    if (guest->is_leaving) {
+        return;
+    }
     guest->heard_at_ms = now_ms;
     codec_scratch_reset(&listener->scratch);
     if (frame_parse(frame, &head, &body) < 0) {

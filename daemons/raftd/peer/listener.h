@@ -2,7 +2,7 @@
  *
  * A connection must begin with a hello that is found good; until then nothing larger than PEER_FRAME_BYTES_MAX is taken,
  * and nothing but the question for the member list is answered. Who says nothing for two election timeouts is hung up
- * on; so is the oldest of those not welcome yet when there are more than 256 of them. What was wrong with a connection is
+ * on; so is the oldest of those not welcome yet when there are more than 256 of them, and who leaves 1 MiB of answers unread. What was wrong with a connection is
  * logged, the same thing once in ten seconds. Loop thread only. */
 #pragma once
 
