@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "proto/link_frame.h"
+#include "proto/link_parts.h"
 #include "tests/unit/proto/link_harness.h"
 
 #define LISTENER(harness) (&(harness)->ends[0])
@@ -111,6 +111,50 @@ static void a_message_without_a_hello_is_answered_hello_required(void **state)
     assert_int_equal(stranger.reply.type, LINK_HELLO_REQUIRED);
     assert_int_equal(stranger.reply.epoch, 7);
     assert_int_equal(LISTENER(h)->ups, 0);
+    stranger_leaves();
+}
+
+enum {
+    STRAY_BYTES_MAX = 4 * 1024 * 1024,
+    UNREAD_BYTES_MAX = 1024 * 1024,
+};
+
+static size_t stray_bytes;
+
+/* As many as the socket takes now, until there were enough. */
+static bool strays_are_sent(struct harness *h UNUSED)
+{
+    static const char stray[] = "\x00\x00\x00\x06\x95\x01\x07\x01\x00\x80";
+    char many[4096];
+    size_t one = sizeof stray - 1;
+    size_t bytes = sizeof many / one * one;
+
+    for (size_t at = 0; at < bytes; at += one) {
+        memcpy(many + at, stray, one);
+    }
+    for (;;) {
+        size_t begun = stray_bytes % one;
+        ssize_t sent = send(stranger.fd, many + begun, bytes - begun, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (sent < 0) {
+            return false;
+        }
+        stray_bytes += (size_t)sent;
+        if (stray_bytes >= STRAY_BYTES_MAX) {
+            return true;
+        }
+    }
+}
+
+static void answers_that_nobody_reads_are_not_heaped_up(void **state)
+{
+    struct harness *h = *state;
+    harness_open(h, LISTENER(h), LINK_REQREP, true, NULL);
+    stranger_dials(h);
+    RUN_UNTIL(h, strays_are_sent);
+    struct link_hub *hub = LISTENER(h)->hub;
+    assert_false(list_is_empty(&hub->peers));
+    const struct link_peer *peer = CONTAINER_OF(hub->peers.next, struct link_peer, node);
+    assert_in_range(wire_waiting_bytes(hub->wire, peer->pipe), 1, UNREAD_BYTES_MAX + 100);
     stranger_leaves();
 }
 
@@ -273,6 +317,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_message_without_a_hello_is_answered_hello_required),
+        TEST(answers_that_nobody_reads_are_not_heaped_up),
         TEST(a_dialer_told_hello_required_begins_a_new_session),
         TEST(a_hello_that_does_not_decode_is_refused),
         TEST(garbage_breaks_its_own_pipe_and_no_other),
