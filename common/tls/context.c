@@ -156,36 +156,40 @@ static int change_of(enum tls_file file)
     return file == TLS_FILE_CERT || file == TLS_FILE_KEY ? TLS_CHANGED_KEYS : TLS_CHANGED_TRUST;
 }
 
-/* A file that is away counts as changed: reading it will say so. */
-static int changes_since(const struct tls_context *context, const struct tls_material *material)
+static int changes_between(const struct tls_stamp *before, const struct tls_stamp *after)
 {
     int changes = 0;
 
     for (unsigned i = 0; i < TLS_FILE_COUNT; i++) {
-        struct tls_stamp stamp = { 0 };
-        struct stat stat_now;
-        if (context->files[i][0] == '\0') {
-            continue;
-        }
-        if (stat(context->files[i], &stat_now) == 0) {
-            tls_stamp_of(&stat_now, &stamp);
-        }
-        if (stamps_differ(&stamp, &material->stamps[i])) {
-            changes |= change_of((enum tls_file)i);
-        }
+        changes |= stamps_differ(&before[i], &after[i]) ? change_of((enum tls_file)i) : 0;
     }
     return changes;
+}
+
+/* A file that is away counts as changed: reading it will say so. */
+static bool are_as_read(const struct tls_context *context)
+{
+    struct tls_stamp now[TLS_FILE_COUNT] = { 0 };
+    struct stat stat_now;
+
+    for (unsigned i = 0; i < TLS_FILE_COUNT; i++) {
+        if (context->files[i][0] != '\0' && stat(context->files[i], &stat_now) == 0) {
+            tls_stamp_of(&stat_now, &now[i]);
+        }
+    }
+    return changes_between(context->material.stamps, now) == 0;
 }
 
 int tls_context_reload(struct tls_context *context, bool force, struct err *err)
 {
     struct tls_material fresh = { 0 };
-    int changes = changes_since(context, &context->material);
 
-    if (context->is_made_up || (changes == 0 && !force)) {
+    if (context->is_made_up || (are_as_read(context) && !force)) {
         return 0;
     }
     TRY(tls_material_read(context, &fresh, err));
+    /* Of what was read, not of what was seen before: it may have changed again meanwhile. */
+    int changes = changes_between(context->material.stamps, fresh.stamps);
     tls_material_fini(&context->material);
     context->material = fresh;
     return changes;

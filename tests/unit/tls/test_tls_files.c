@@ -2,7 +2,10 @@
 #include "tests/unit/tls/tls_fixture.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 
 #include "common/clock.h"
 
@@ -229,6 +232,39 @@ static void changed_trust_is_told_apart(void **state)
     (void)tls_context_free(context);
 }
 
+/* What the context asks of a file lies between two lookings: here the command is run right after the look at `watched`. */
+static const char *watched;
+static const char *then;
+
+/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name) */
+int stat(const char *path, struct stat *ret_stat)
+{
+    int result = fstatat(AT_FDCWD, path, ret_stat, 0);
+
+    if (watched != NULL && strcmp(path, watched) == 0) {
+        watched = NULL;
+        fixture_shell("%s", then);
+    }
+    return result;
+}
+
+static void trust_that_changes_while_files_are_looked_at_is_told(void **state)
+{
+    struct tls_config config = config_of("moving.pem", "moving.key");
+    (void)state;
+
+    config.trusted_ca_file = "bundle.pem";
+    fixture_shell("cp ca.pem bundle.pem; cp server.pem moving.pem; cp server.key moving.key");
+    struct tls_context *context = context_of(&config);
+    fixture_shell("cp gone.pem moving.pem; cp gone.key moving.key");
+    watched = "bundle.pem";
+    then = "cat other.pem >>bundle.pem";
+    assert_int_equal(
+            tls_context_reload(context, false, NULL), TLS_CHANGED_KEYS | TLS_CHANGED_TRUST);
+    assert_null(watched);
+    (void)tls_context_free(context);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -242,6 +278,7 @@ int main(void)
         cmocka_unit_test(changed_files_are_read_again_and_sessions_go_on),
         cmocka_unit_test(files_in_the_middle_of_a_change_leave_the_old_in_force),
         cmocka_unit_test(changed_trust_is_told_apart),
+        cmocka_unit_test(trust_that_changes_while_files_are_looked_at_is_told),
         cmocka_unit_test(what_will_go_wrong_is_noted),
     };
     return cmocka_run_group_tests(tests, certs_set_up, certs_tear_down);
