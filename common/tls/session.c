@@ -12,7 +12,8 @@
 
 enum {
     RECORD_BYTES = 16 * 1024,
-    ALERT_BASE = 1000 /* OpenSSL's reasons from here on are alerts of the other side */
+    ALERT_BASE = 1000, /* OpenSSL's reasons from here on are alerts of the other side */
+    ALERTS = 256,
 };
 
 static bool is_address(const char *host)
@@ -101,6 +102,10 @@ static int say_alert(const struct tls_session *session, int reason, struct err *
                 "says "
                 "why",
                 name, file[0] == '\0' ? "none" : file);
+    case SSL_AD_PROTOCOL_VERSION:
+        return err_set(err, -EPROTO,
+                "remote error: tls: %s: no protocol version in common; TLS 1.2 and 1.3 are spoken here",
+                name);
     default:
         return err_set(err, -EPROTO, "remote error: tls: %s; its log says why", name);
     }
@@ -108,7 +113,10 @@ static int say_alert(const struct tls_session *session, int reason, struct err *
 
 static int say_failure(const struct tls_session *session, struct err *err)
 {
-    int reason = ERR_GET_REASON(ERR_peek_error());
+    unsigned long error = ERR_peek_error();
+    int reason = ERR_GET_REASON(error);
+    bool is_alert = ERR_GET_LIB(error) == ERR_LIB_SSL && reason >= ALERT_BASE &&
+                    reason < ALERT_BASE + ALERTS; /* other libraries have reasons of their own */
     const char *prefix = session->context->flag_prefix;
     char text[TLS_NAME_BYTES];
 
@@ -117,7 +125,7 @@ static int say_failure(const struct tls_session *session, struct err *err)
         return err_set(err, -EPROTO, "%s", session->verdict);
     }
     (void)tls_library_error(text, sizeof text);
-    if (reason >= ALERT_BASE) {
+    if (is_alert) {
         return say_alert(session, reason, err);
     }
     switch (reason) {
@@ -136,7 +144,6 @@ static int say_failure(const struct tls_session *session, struct err *err)
                 "scheme, http or "
                 "https, in the URLs");
     case SSL_R_UNSUPPORTED_PROTOCOL:
-    case SSL_R_TLSV1_ALERT_PROTOCOL_VERSION:
         return err_set(err, -EPROTO,
                 "tls: no protocol version in common; TLS 1.2 and 1.3 are spoken here");
     case SSL_R_NO_SHARED_CIPHER:

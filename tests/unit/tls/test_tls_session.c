@@ -101,6 +101,8 @@ static void a_server_must_bear_the_name_that_was_dialled(void **state)
             "client", "bare", "localhost", 0, "valid for no name at all", "subjectAltName");
     one_side_is_refused(
             "client", "bare", "bare", 0, "valid for no name at all", "subjectAltName DNS:bare");
+    /* A URL without a host names nobody: that is not everybody. */
+    one_side_is_refused("client", "server", "", 0, "the URL that was dialled has no host", "give it one");
     /* An address as a DNS name would not do, nor a part of a name. */
     one_side_is_refused(
             "client", "server", "localhost.evil.test", 0, "not localhost.evil.test", "DNS:");
@@ -197,6 +199,25 @@ static void auto_tls_needs_no_files_and_trusts_anybody(void **state)
     close_pair(&pair);
 }
 
+static void what_auto_tls_does_not_look_at_is_not_to_blame(void **state)
+{
+    struct tls_config config = config_of("", "");
+    struct pair pair = { 0 };
+    struct err err = { 0 };
+    (void)state;
+
+    config.trusted_ca_file = "";
+    config.client_cert_auth = false;
+    config.auto_tls = true;
+    open_pair(&pair, &config, &config, "10.1.2.3");
+    assert_they_talk(&pair);
+    assert_int_equal(tls_session_receive(pair.sessions[0], SPAN_LIT("\x17\x03\x03\x00\x01x"),
+                             &pair.plain[0], &pair.flight[1], &err),
+            -EPROTO);
+    assert_null(strstr(err.text, "x509"));
+    close_pair(&pair);
+}
+
 static void cipher_suites_hold(void **state)
 {
     char *one[] = { (char[]){ "TLS_AES_128_GCM_SHA256" } };
@@ -263,6 +284,28 @@ static void garbage_is_an_error_and_says_what_it_looks_like(void **state)
     (void)tls_context_free(context);
 }
 
+static void an_alert_is_told_as_the_other_sides_with_the_mend(void **state)
+{
+    struct tls_config client = config_of("client.pem", "client.key");
+    struct tls_context *context = context_of(&client);
+    struct tls_session *session = tls_session_new(context, TLS_CLIENT, "localhost");
+    struct buf plain = BUF_INIT;
+    struct buf out = BUF_INIT;
+    struct err err = { 0 };
+    (void)state;
+
+    assert_int_equal(tls_session_receive(session, SPAN_NONE, &plain, &out, &err), 0);
+    assert_int_equal(tls_session_receive(session, SPAN_LIT("\x15\x03\x03\x00\x02\x02\x46"),
+                             &plain, &out, &err),
+            -EPROTO);
+    assert_non_null(strstr(err.text, "remote error: tls: "));
+    assert_non_null(strstr(err.text, "TLS 1.2 and 1.3 are spoken here"));
+    buf_fini(&plain);
+    buf_fini(&out);
+    (void)tls_session_free(session);
+    (void)tls_context_free(context);
+}
+
 static void a_changed_byte_ends_a_session_and_delivers_nothing(void **state)
 {
     struct tls_config client = config_of("client.pem", "client.key");
@@ -322,8 +365,10 @@ int main(void)
         cmocka_unit_test(only_the_allowed_name_gets_in),
         cmocka_unit_test(a_list_of_revocations_may_be_der_out_of_date_or_of_another_authority),
         cmocka_unit_test(auto_tls_needs_no_files_and_trusts_anybody),
+        cmocka_unit_test(what_auto_tls_does_not_look_at_is_not_to_blame),
         cmocka_unit_test(cipher_suites_hold),
         cmocka_unit_test(garbage_is_an_error_and_says_what_it_looks_like),
+        cmocka_unit_test(an_alert_is_told_as_the_other_sides_with_the_mend),
         cmocka_unit_test(a_changed_byte_ends_a_session_and_delivers_nothing),
         cmocka_unit_test(any_cut_of_a_handshake_just_waits),
     };
