@@ -7,6 +7,8 @@ import socket
 import subprocess
 import time
 
+from harness.places import patience, poll
+
 DATE = re.compile(rb"Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n")
 HOST = b"Host: x\r\n"
 GET = b"GET /hello HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -15,7 +17,7 @@ HELLO = b"HTTP/1.1 200 OK\r\n" + TEXT + b"Date: \r\nContent-Length: 6\r\n\r\nhel
 BAD = (b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
        b"400 Bad Request")
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\n" + TEXT + b"Date: \r\nTransfer-Encoding: chunked\r\n\r\n"
-WAIT_S = 30
+WAIT_S = 30  # before something counts as hanging, on a machine of its own
 
 
 class Server:
@@ -32,7 +34,7 @@ class Server:
             client = socket.socket(socket.AF_UNIX)
         else:
             client = socket.socket()
-        client.settimeout(WAIT_S)
+        client.settimeout(patience(WAIT_S))
         if receive_bytes:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         client.connect(self.unix or ("127.0.0.1", self.port))
@@ -55,21 +57,19 @@ class Server:
         return {k.decode(): int(v) for k, v in (pair.split(b"=") for pair in self.do(b"/stats").split())}
 
     def wait_for(self, **wanted):
-        deadline = time.monotonic() + WAIT_S
+        began = time.monotonic()
         while True:
             stats = self.stats()
             if all(stats[key] == value for key, value in wanted.items()):
                 return stats
-            assert time.monotonic() < deadline, (stats, wanted)
+            assert time.monotonic() - began < patience(WAIT_S), (stats, wanted)
 
     def wait_until_served(self):
-        deadline = time.monotonic() + WAIT_S
-        while no_date(self.ask(GET, shut=True)) != HELLO:
-            assert time.monotonic() < deadline
+        poll(lambda: no_date(self.ask(GET, shut=True)) == HELLO, WAIT_S, "hello")
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        _, errors = self.process.communicate(timeout=WAIT_S)
+        _, errors = self.process.communicate(timeout=patience(WAIT_S))
         assert self.process.returncode == 0, errors.decode()
         assert errors == b""
 
