@@ -54,7 +54,9 @@ void sync_close_files(struct wal *wal)
 /* Takes the first that is open and idle, under mutex; WAL_SYNCS_MAX: none. */
 static unsigned take_idle(struct wal *wal)
 {
-    wal->sync_files[0].fd = wal->file.fd;
+    if (!wal->sync_files[0].is_busy) { /* else it is there, and being read */
+        wal->sync_files[0].fd = wal->file.fd;
+    }
     for (unsigned i = 0; i < WAL_SYNCS_MAX; i++) {
         struct sync_file *file = &wal->sync_files[i];
         if (file->fd >= 0 && !file->is_busy) {
