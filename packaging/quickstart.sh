@@ -75,10 +75,34 @@ port() {
 }
 cluster=
 endpoints=
+folders=
 i=1
 while [ "$i" -le "$members" ]; do
     cluster=$cluster${cluster:+,}infra$i=http://127.0.0.1:$(port "$i" 2380)
-    endpoints=$endpoints${endpoints:+,}http://127.0.0.1:$(port "$i" 2379)
+    endpoints=$endpoints${endpoints:+ }http://127.0.0.1:$(port "$i" 2379)
+    folders=$folders${folders:+ }infra$i.etcd
+    i=$((i + 1))
+done
+
+# Becomes the member of this number.
+member() {
+    number=$1
+    shift
+    client=http://127.0.0.1:$(port "$number" 2379)
+    peer=http://127.0.0.1:$(port "$number" 2380)
+    exec "$build/quorate" --name "infra$number" --data-dir "infra$number.etcd" \
+        --listen-client-urls "$client" --advertise-client-urls "$client" \
+        --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
+        --initial-cluster "$cluster" --initial-cluster-token quickstart --initial-cluster-state new "$@"
+}
+
+# What would end one of them is said before any is started: ports, flags, folders.
+i=1
+while [ "$i" -le "$members" ]; do
+    if ! said=$(member "$i" "$@" --check 2>&1 >/dev/null); then
+        echo "infra$i cannot start: $(printf '%s\n' "$said" | tail -n 1)" >&2
+        exit 1
+    fi
     i=$((i + 1))
 done
 
@@ -93,41 +117,40 @@ trap 'stop; exit 130' INT
 trap 'stop; exit 143' TERM
 i=1
 while [ "$i" -le "$members" ]; do
-    client=http://127.0.0.1:$(port "$i" 2379)
-    peer=http://127.0.0.1:$(port "$i" 2380)
-    "$build/quorate" --name "infra$i" --data-dir "infra$i.etcd" \
-        --listen-client-urls "$client" --advertise-client-urls "$client" \
-        --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
-        --initial-cluster "$cluster" --initial-cluster-token quickstart --initial-cluster-state new \
-        "$@" >>"infra$i.log" 2>&1 &
+    (member "$i" "$@") >>"infra$i.log" 2>&1 &
     pids="$pids $!"
     i=$((i + 1))
 done
 
-# Until they serve together, or one of them has given up.
+# Until each of them serves, or one of them has given up.
 tries=0
-until curl -fs -o /dev/null "http://127.0.0.1:2379/health" 2>/dev/null; do
-    for pid in $pids; do
-        if ! kill -0 "$pid" 2>/dev/null; then
-            echo "a member ended: its last line in infra*.log says why" >&2
-            tail -n 1 infra*.log >&2
+for endpoint in $endpoints; do
+    until curl -fs -m 2 -o /dev/null "$endpoint/health" 2>/dev/null; do
+        i=1
+        for pid in $pids; do
+            if ! kill -0 "$pid" 2>/dev/null; then
+                echo "infra$i ended: $(tail -n 1 "infra$i.log")" >&2
+                stop
+                exit 1
+            fi
+            i=$((i + 1))
+        done
+        tries=$((tries + 1))
+        if [ "$tries" -gt 300 ]; then
+            echo "no leader after 30 s: see infra*.log" >&2
             stop
             exit 1
         fi
+        sleep 0.1
     done
-    tries=$((tries + 1))
-    if [ "$tries" -gt 300 ]; then
-        echo "no leader after 30 s: see infra*.log" >&2
-        stop
-        exit 1
-    fi
-    sleep 0.1
 done
-echo "$members members serve: $endpoints"
-echo "try:   curl http://127.0.0.1:2379/v2/keys/hello -XPUT -d value=world"
-if [ "$members" -gt 1 ]; then
-    echo "       curl http://127.0.0.1:$(port 2 2379)/v2/keys/hello"
-fi
-echo "Ctrl-C stops them; their logs are infra*.log"
+echo
+echo "$members members serve clients at: $endpoints"
+echo "  try it:  curl http://127.0.0.1:2379/v2/keys/greeting -XPUT -d value=hello"
+echo "           curl http://127.0.0.1:$(port "$members" 2379)/v2/keys/greeting"
+echo "  data:    $folders (logs beside them: infra*.log), in $PWD"
+echo "  stop:    Ctrl-C, or kill $$; one member alone: kill one of$pids"
+echo "  wipe:    stop them, then cd '$PWD' && rm -r $folders"
+echo
 # shellcheck disable=SC2086
 wait $pids
