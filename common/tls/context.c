@@ -142,26 +142,17 @@ struct tls_context *tls_context_free(struct tls_context *context)
 
 /* ---- Changes ---- */
 
-static bool stamps_differ(const struct tls_stamp *left, const struct tls_stamp *right)
-{
-    return left->device != right->device || left->inode != right->inode ||
-           left->bytes != right->bytes || left->modified.tv_sec != right->modified.tv_sec ||
-           left->modified.tv_nsec != right->modified.tv_nsec ||
-           left->changed.tv_sec != right->changed.tv_sec ||
-           left->changed.tv_nsec != right->changed.tv_nsec;
-}
-
 static int change_of(enum tls_file file)
 {
     return file == TLS_FILE_CERT || file == TLS_FILE_KEY ? TLS_CHANGED_KEYS : TLS_CHANGED_TRUST;
 }
 
-static int changes_between(const struct tls_stamp *before, const struct tls_stamp *after)
+static int changes_between(const struct file_stamp *before, const struct file_stamp *after)
 {
     int changes = 0;
 
     for (unsigned i = 0; i < TLS_FILE_COUNT; i++) {
-        changes |= stamps_differ(&before[i], &after[i]) ? change_of((enum tls_file)i) : 0;
+        changes |= file_stamps_differ(&before[i], &after[i]) ? change_of((enum tls_file)i) : 0;
     }
     return changes;
 }
@@ -169,12 +160,12 @@ static int changes_between(const struct tls_stamp *before, const struct tls_stam
 /* A file that is away counts as changed: reading it will say so. */
 static bool are_as_read(const struct tls_context *context)
 {
-    struct tls_stamp now[TLS_FILE_COUNT] = { 0 };
+    struct file_stamp now[TLS_FILE_COUNT] = { 0 };
     struct stat stat_now;
 
     for (unsigned i = 0; i < TLS_FILE_COUNT; i++) {
         if (context->files[i][0] != '\0' && stat(context->files[i], &stat_now) == 0) {
-            tls_stamp_of(&stat_now, &now[i]);
+            now[i] = file_stamp_of(&stat_now);
         }
     }
     return changes_between(context->material.stamps, now) == 0;

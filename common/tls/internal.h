@@ -9,9 +9,8 @@
 #pragma once
 
 #include <openssl/ssl.h>
-#include <sys/stat.h>
-#include <time.h>
 
+#include "common/file_stamp.h"
 #include "common/tls/tls.h"
 
 enum tls_file {
@@ -22,19 +21,10 @@ enum tls_file {
     TLS_FILE_COUNT,
 };
 
-/* What tells two versions of a file apart. */
-struct tls_stamp {
-    dev_t device;
-    ino_t inode;
-    off_t bytes;
-    struct timespec modified;
-    struct timespec changed;
-};
-
 /* One reading of the files. */
 struct tls_material {
     SSL_CTX *ssl;
-    struct tls_stamp stamps[TLS_FILE_COUNT];
+    struct file_stamp stamps[TLS_FILE_COUNT];
     X509_CRL *oldest_crl; /* borrowed from the store; NULL: none */
 };
 
@@ -65,7 +55,6 @@ struct tls_session {
 
 /* material.c */
 const char *tls_file_flag(enum tls_file file);
-void tls_stamp_of(const struct stat *stat, struct tls_stamp *ret_stamp);
 int tls_material_read(
         const struct tls_context *context, struct tls_material *ret_material, struct err *err);
 void tls_material_fini(struct tls_material *material);

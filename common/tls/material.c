@@ -41,15 +41,6 @@ const char *tls_library_error(char *ret_text, size_t bytes)
     return ret_text;
 }
 
-void tls_stamp_of(const struct stat *stat, struct tls_stamp *ret_stamp)
-{
-    *ret_stamp = (struct tls_stamp){ .device = stat->st_dev,
-        .inode = stat->st_ino,
-        .bytes = stat->st_size,
-        .modified = stat->st_mtim,
-        .changed = stat->st_ctim };
-}
-
 /* ---- Reading ---- */
 
 static int read_open_file(int fd, struct buf *out)
@@ -70,7 +61,7 @@ static int read_open_file(int fd, struct buf *out)
 }
 
 static int read_file(const struct tls_context *context, enum tls_file file, struct buf *out,
-        struct tls_stamp *ret_stamp, struct err *err)
+        struct file_stamp *ret_stamp, struct err *err)
 {
     char flag[64];
     char text[128];
@@ -80,7 +71,7 @@ static int read_file(const struct tls_context *context, enum tls_file file, stru
     int result = fd < 0 || fstat(fd, &stat) < 0 ? -errno : 0;
 
     if (result == 0) {
-        tls_stamp_of(&stat, ret_stamp);
+        *ret_stamp = file_stamp_of(&stat);
         result = read_open_file(fd, out);
     }
     if (fd >= 0) {

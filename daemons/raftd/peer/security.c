@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/file_stamp.h"
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/tls/tls.h"
@@ -36,7 +37,7 @@ struct security {
     const struct conf *conf;
     struct tls_context *tls; /* made when first needed */
     struct seal_keys seal_keys;
-    struct stat seal_stat;
+    struct file_stamp key_stamp;
     struct loop_timer *timer;
     uint64_t notes_at_ms;
     struct watched tls_files;
@@ -191,11 +192,12 @@ static int need_tls(struct security *security, struct err *err)
 }
 
 static int read_key_file(
-        const char *path, struct seal_keys *ret_keys, struct stat *ret_stat, struct err *err)
+        const char *path, struct seal_keys *ret_keys, struct file_stamp *ret_stamp, struct err *err)
 {
     char text[KEY_FILE_BYTES_MAX];
+    struct stat stat;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    ssize_t bytes = fd < 0 || fstat(fd, ret_stat) < 0 ? -1 : read(fd, text, sizeof text);
+    ssize_t bytes = fd < 0 || fstat(fd, &stat) < 0 ? -1 : read(fd, text, sizeof text);
     int reason = errno;
 
     if (fd >= 0) {
@@ -210,7 +212,10 @@ static int read_key_file(
     }
     int result = seal_keys_parse(span_of(text, (size_t)bytes), path, ret_keys, err);
     sodium_memzero(text, sizeof text);
-    if (result == 0 && (ret_stat->st_mode & S_IROTH) != 0) {
+    if (result == 0) {
+        *ret_stamp = file_stamp_of(&stat);
+    }
+    if (result == 0 && (stat.st_mode & S_IROTH) != 0) {
         log_warning("raftd.seal.readable",
                 "file=%s note=\"everybody on this host can read it; chmod o= it\"", path);
     }
@@ -232,7 +237,7 @@ int security_new(const struct conf *conf, struct security **ret_security, struct
     }
     if (result == 0 && conf->cluster_key_file[0] != '\0') {
         result = read_key_file(
-                conf->cluster_key_file, &security->seal_keys, &security->seal_stat, err);
+                conf->cluster_key_file, &security->seal_keys, &security->key_stamp, err);
     }
     if (result < 0) {
         (void)security_free(security);
@@ -320,30 +325,32 @@ static void look_at_tls(struct security *security, bool force)
     }
 }
 
-static bool is_same_file(const struct stat *left, const struct stat *right)
+static bool is_key_as_read(const struct security *security)
 {
-    return left->st_dev == right->st_dev && left->st_ino == right->st_ino &&
-           left->st_size == right->st_size && left->st_mtim.tv_sec == right->st_mtim.tv_sec &&
-           left->st_mtim.tv_nsec == right->st_mtim.tv_nsec;
+    struct stat now;
+
+    if (stat(security->conf->cluster_key_file, &now) < 0) {
+        return false;
+    }
+    struct file_stamp stamp = file_stamp_of(&now);
+    return !file_stamps_differ(&stamp, &security->key_stamp);
 }
 
-static void look_at_key(struct security *security)
+static void look_at_key(struct security *security, bool force)
 {
     const char *path = security->conf->cluster_key_file;
     struct seal_keys keys = { .count = 0 };
     struct err err = { 0 };
-    struct stat now;
 
-    if (path[0] == '\0' || (stat(path, &now) == 0 && is_same_file(&now, &security->seal_stat))) {
+    if (path[0] == '\0' || (is_key_as_read(security) && !force)) {
         return;
     }
-    if (read_key_file(path, &keys, &now, &err) < 0) {
+    if (read_key_file(path, &keys, &security->key_stamp, &err) < 0) {
         on_bad_look(&security->key_file, &err);
         return;
     }
     security->key_file.bad_looks = 0;
     security->key_file.told[0] = '\0';
-    security->seal_stat = now;
     bool is_other = sodium_memcmp(&keys, &security->seal_keys, sizeof keys) != 0;
     security->seal_keys = keys;
     sodium_memzero(&keys, sizeof keys);
@@ -358,7 +365,7 @@ static void on_timer(void *user)
     struct security *security = user;
 
     look_at_tls(security, false);
-    look_at_key(security);
+    look_at_key(security, false);
     if (security->tls != NULL && clock_monotonic_ms() - security->notes_at_ms > NOTES_EACH_MS) {
         tell_notes(security);
     }
@@ -376,5 +383,5 @@ void security_watch(
 void security_reload(struct security *security)
 {
     look_at_tls(security, true);
-    look_at_key(security);
+    look_at_key(security, true);
 }
