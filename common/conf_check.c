@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <unistd.h>
 
 #include "common/buf.h"
@@ -284,17 +283,6 @@ static int merge_ca_file(struct conf *conf, const char *ca_file, struct conf_tls
     return derive(conf, auth_flag, err, "true");
 }
 
-static bool any_https(const struct conf_list *urls)
-{
-    for (size_t i = 0; i < urls->count; i++) {
-        if (strncasecmp(urls->items[i], "https:", 6) == 0 ||
-                strncasecmp(urls->items[i], "unixs:", 6) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* What is known, valid, and not served by this release. A row goes when its feature comes. */
 static int check_served(const struct conf *conf, struct err *err)
 {
@@ -303,7 +291,8 @@ static int check_served(const struct conf *conf, struct err *err)
         const char *flag;
         const char *mend;
     } rows[] = {
-        { any_https(&conf->listen_client_urls), "-listen-client-urls with https",
+        { url_any_is_tls(conf->listen_client_urls.items, conf->listen_client_urls.count),
+                "-listen-client-urls with https",
                 "use http URLs behind a TLS terminator" },
         { conf->client_tls.auto_tls, "-auto-tls", "leave it out" },
         { conf->proxy != CONF_PROXY_OFF, "-proxy", "leave it off and run a member" },

@@ -158,6 +158,19 @@ static bool is_literal_address(const char *host)
     return inet_pton(AF_INET, host, address) == 1 || strchr(host, ':') != NULL;
 }
 
+bool url_any_is_tls(char *const *urls, size_t count)
+{
+    enum url_scheme scheme;
+
+    for (size_t i = 0; i < count; i++) {
+        if (take_scheme(urls[i], URL_KIND_TCP_OR_UNIX, &scheme) != NULL &&
+                (scheme == URL_SCHEME_HTTPS || scheme == URL_SCHEME_UNIXS)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool url_is_loopback(const struct url *url)
 {
     struct in_addr v4;

@@ -44,6 +44,9 @@ static inline bool url_is_unix(const struct url *url)
     return url->scheme == URL_SCHEME_UNIX || url->scheme == URL_SCHEME_UNIXS;
 }
 
+/* Whether one of the texts has the scheme of a URL with TLS, be the rest of it as it may. */
+bool url_any_is_tls(char *const *urls, size_t count);
+
 /* "localhost", 127.0.0.0/8, ::1, or a unix socket: nobody from outside gets there. */
 bool url_is_loopback(const struct url *url);
 

@@ -5,11 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/url.h"
 #include "daemons/quorate/child.h"
 
 enum {
@@ -19,12 +19,8 @@ enum {
 
 static bool names_keys(const struct conf *conf)
 {
-    bool found = conf->cluster_key_file[0] != '\0';
-
-    for (size_t i = 0; i < conf->listen_peer_urls.count; i++) {
-        found = found || strncasecmp(conf->listen_peer_urls.items[i], "https:", 6) == 0;
-    }
-    return found;
+    return conf->cluster_key_file[0] != '\0' ||
+           url_any_is_tls(conf->listen_peer_urls.items, conf->listen_peer_urls.count);
 }
 
 /* Between fork and exec: there is one thread. */

@@ -6,6 +6,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/url.h"
 #include "daemons/raftd/peer/frame.h"
 #include "daemons/raftd/peer/security.h"
 #include "proto/link_wire.h"
@@ -330,7 +331,7 @@ void channel_hurry(struct channel *channel)
 void channel_renew(struct channel *channel, bool is_tls)
 {
     if (channel->state != CHANNEL_IDLE && channel->state != CHANNEL_BROKEN &&
-            security_is_tls(channel->urls[channel->url_now]) == is_tls) {
+            url_any_is_tls(&channel->urls[channel->url_now], 1) == is_tls) {
         give_up(channel, 0, "keys changed");
     }
 }

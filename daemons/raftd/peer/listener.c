@@ -7,6 +7,7 @@
 #include "common/clock.h"
 #include "common/list.h"
 #include "common/log.h"
+#include "common/url.h"
 #include "daemons/raftd/peer/frame.h"
 #include "daemons/raftd/peer/security.h"
 #include "proto/link_wire.h"
@@ -356,7 +357,7 @@ void listener_drop(struct listener *listener, uint64_t member_id)
 void listener_renew(struct listener *listener, bool is_tls)
 {
     LIST_FOREACH (guest, &listener->guests, struct guest, node) {
-        if (security_is_tls(guest->place->url) == is_tls) {
+        if (url_any_is_tls(&guest->place->url, 1) == is_tls) {
             guest->member_id = 0;
             hang_up(guest);
         }

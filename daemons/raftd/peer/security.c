@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <sodium.h>
 #include <stdlib.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -45,11 +44,6 @@ struct security {
     security_fn on_trust_changed;
     void *user;
 };
-
-bool security_is_tls(const char *url)
-{
-    return strncasecmp(url, "https:", 6) == 0;
-}
 
 /* ---- Guards ---- */
 
@@ -230,10 +224,8 @@ int security_new(const struct conf *conf, struct security **ret_security, struct
     security->conf = conf;
     security->tls_files.event = "raftd.tls.unusable";
     security->key_file.event = "raftd.seal.unusable";
-    for (size_t i = 0; i < conf->listen_peer_urls.count && result == 0; i++) {
-        if (security_is_tls(conf->listen_peer_urls.items[i])) {
-            result = need_tls(security, err);
-        }
+    if (result == 0 && url_any_is_tls(conf->listen_peer_urls.items, conf->listen_peer_urls.count)) {
+        result = need_tls(security, err);
     }
     if (result == 0 && conf->cluster_key_file[0] != '\0') {
         result = read_key_file(

@@ -25,5 +25,3 @@ void security_watch(
 
 /* Reads the files again at once, as at SIGHUP. */
 void security_reload(struct security *security);
-
-bool security_is_tls(const char *url);

@@ -123,6 +123,19 @@ static void unix_sockets_are_for_clients_only(void **state)
     assert_true(url_parse("unix://", URL_KIND_TCP_OR_UNIX, &url, NULL) < 0);
 }
 
+static void tls_is_told_by_the_scheme(void **state)
+{
+    char *none[] = { (char[]){ "http://a:1" }, (char[]){ "unix://s" }, (char[]){ "https" } };
+    char *some[] = { (char[]){ "http://a:1" }, (char[]){ "HTTPS://a" } };
+    char *file[] = { (char[]){ "unixs://s" } };
+    (void)state;
+
+    assert_false(url_any_is_tls(none, ARRAY_COUNT(none)));
+    assert_true(url_any_is_tls(some, ARRAY_COUNT(some)));
+    assert_true(url_any_is_tls(file, ARRAY_COUNT(file)));
+    assert_false(url_any_is_tls(NULL, 0));
+}
+
 static void loopback_is_told_from_the_open(void **state)
 {
     static const char *const closed[] = { "http://localhost:1", "http://127.0.0.1:1",
@@ -188,6 +201,7 @@ int main(void)
         cmocka_unit_test(long_hosts_and_paths_are_refused),
         cmocka_unit_test(user_and_password_are_refused_and_not_repeated),
         cmocka_unit_test(unix_sockets_are_for_clients_only),
+        cmocka_unit_test(tls_is_told_by_the_scheme),
         cmocka_unit_test(loopback_is_told_from_the_open),
         cmocka_unit_test(equality_keeps_localhost_and_literals_apart),
         cmocka_unit_test(secrets_are_masked),
