@@ -114,11 +114,12 @@ def is_refused(port):
 def test_three_members_serve_together_stop_together_and_keep_their_data(quickstart):
     quickstart.start("--cluster", "3").wait_said("wipe:")
     for number, port in enumerate(PORTS):
-        assert put(port, str(number)).status in (200, 201)
+        answer = put(port, str(number))
+        assert answer.status in (200, 201), answer
         for other in PORTS:
             assert exchange(other, "GET", "/v2/keys/k?quorum=true").json["node"]["value"] == str(number)
-    members = exchange(PORTS[0], "GET", "/v2/members").json["members"]
-    assert {tuple(m["clientURLs"]) for m in members} == {("http://127.0.0.1:%d" % port,) for port in PORTS}
+    wanted = {("http://127.0.0.1:%d" % port,) for port in PORTS}  # Told by each a moment after it serves.
+    poll(lambda: {tuple(m["clientURLs"]) for m in exchange(PORTS[0], "GET", "/v2/members").json["members"]} == wanted, 10, "all are named")
     said = quickstart.said()
     assert all("http://127.0.0.1:%d" % port in said for port in PORTS)
     answers = [subprocess.run(line, shell=True, capture_output=True, text=True, timeout=15).stdout for line in re.findall(r"curl .*", said)]
