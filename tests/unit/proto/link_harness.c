@@ -215,3 +215,22 @@ void harness_run(struct harness *harness, bool (*until)(struct harness *harness)
         fail_msg("never: %s", what);
     }
 }
+
+bool both_up(struct harness *harness)
+{
+    return LISTENER(harness)->link != NULL && DIALER(harness)->link != NULL;
+}
+
+bool all_arrived(struct harness *harness)
+{
+    return LISTENER(harness)->received == DIALER(harness)->to_send &&
+           DIALER(harness)->received == LISTENER(harness)->to_send;
+}
+
+void harness_open_both(
+        struct harness *harness, enum link_pattern pattern, const struct link_config *tune)
+{
+    harness_open(harness, LISTENER(harness), pattern, true, tune);
+    harness_open(harness, DIALER(harness), pattern, false, tune);
+    RUN_UNTIL(harness, both_up);
+}

@@ -49,6 +49,10 @@ struct harness {
     bool (*until)(struct harness *harness);
 };
 
+/* Of a harness with one of each. */
+#define LISTENER(harness) (&(harness)->ends[0])
+#define DIALER(harness)   (&(harness)->ends[1])
+
 int harness_setup(void **state);
 int harness_teardown(void **state);
 
@@ -60,6 +64,14 @@ void harness_close(struct end *end);
 /* Runs the loop until the claim holds; fails the test after 30 s, later on a busy machine. */
 void harness_run(struct harness *harness, bool (*until)(struct harness *harness), const char *what);
 #define RUN_UNTIL(harness, claim) harness_run(harness, claim, #claim)
+
+/* Claims about the listener and the dialer. */
+bool both_up(struct harness *harness);
+bool all_arrived(struct harness *harness); /* what each had to send */
+
+/* Opens the two and runs until both are up. */
+void harness_open_both(
+        struct harness *harness, enum link_pattern pattern, const struct link_config *tune);
 
 /* Sends the next number; what link_send said. */
 int end_send(struct end *end);

@@ -15,21 +15,6 @@
 
 #include "tests/unit/proto/link_harness.h"
 
-#define LISTENER(harness) (&(harness)->ends[0])
-#define DIALER(harness)   (&(harness)->ends[1])
-
-static bool both_up(struct harness *h)
-{
-    return LISTENER(h)->link != NULL && DIALER(h)->link != NULL;
-}
-
-static void open_both(struct harness *h, enum link_pattern pattern, const struct link_config *tune)
-{
-    harness_open(h, LISTENER(h), pattern, true, tune);
-    harness_open(h, DIALER(h), pattern, false, tune);
-    RUN_UNTIL(h, both_up);
-}
-
 /* --- beginning ---------------------------------------------------------------------------------------------- */
 
 static void both_sides_learn_each_others_hello(void **state)
@@ -37,7 +22,7 @@ static void both_sides_learn_each_others_hello(void **state)
     struct harness *h = *state;
     LISTENER(h)->component = "stored";
     DIALER(h)->component = "raftd";
-    open_both(h, LINK_PAIR, NULL);
+    harness_open_both(h, LINK_PAIR, NULL);
     assert_string_equal(LISTENER(h)->peer_component, "raftd");
     assert_string_equal(DIALER(h)->peer_component, "stored");
     assert_int_equal(link_peer_uid(LISTENER(h)->link), getuid());
@@ -107,19 +92,13 @@ static void a_path_in_use_is_an_error_that_names_it(void **state)
 
 /* --- messages ----------------------------------------------------------------------------------------------- */
 
-static bool all_arrived(struct harness *h)
-{
-    return LISTENER(h)->received == DIALER(h)->to_send &&
-           DIALER(h)->received == LISTENER(h)->to_send;
-}
-
 static void messages_go_both_ways_in_order(void **state)
 {
     struct harness *h = *state;
     for (int pattern = LINK_REQREP; pattern <= LINK_PAIR; pattern++) {
         LISTENER(h)->to_send = 1000; /* the first of them from within on_up */
         DIALER(h)->to_send = 1500;
-        open_both(h, (enum link_pattern)pattern, NULL);
+        harness_open_both(h, (enum link_pattern)pattern, NULL);
         RUN_UNTIL(h, all_arrived);
         assert_false(LISTENER(h)->out_of_order || DIALER(h)->out_of_order);
         assert_int_equal(LISTENER(h)->ups, 1 + pattern);
@@ -137,7 +116,7 @@ static void a_full_window_says_so_and_tells_when_it_opens(void **state)
 {
     struct harness *h = *state;
     struct buf body = BUF_INIT;
-    open_both(h, LINK_REQREP, &(struct link_config){ .window = 3 });
+    harness_open_both(h, LINK_REQREP, &(struct link_config){ .window = 3 });
     for (int i = 0; i < 3; i++) {
         assert_true(link_can_send(DIALER(h)->link));
         assert_int_equal(end_send(DIALER(h)), 0);
@@ -184,7 +163,7 @@ static bool second_up(struct harness *h)
 static void a_pair_has_one_peer_and_the_next_waits_its_turn(void **state)
 {
     struct harness *h = *state;
-    open_both(h, LINK_PAIR, NULL);
+    harness_open_both(h, LINK_PAIR, NULL);
     harness_open(h, &h->ends[2], LINK_PAIR, false, NULL);
     DIALER(h)->to_send = 200;
     assert_int_equal(end_send(DIALER(h)), 0);
@@ -226,7 +205,7 @@ static void a_frame_above_the_own_limit_is_not_sent(void **state)
 {
     struct harness *h = *state;
     struct buf body = BUF_INIT;
-    open_both(h, LINK_REQREP, &(struct link_config){ .frame_bytes_max = 4096 });
+    harness_open_both(h, LINK_REQREP, &(struct link_config){ .frame_bytes_max = 4096 });
     end_encode(1, 5000, &body);
     assert_int_equal(link_send(DIALER(h)->link, 1, &body), -EMSGSIZE);
     assert_int_equal(link_unacknowledged(DIALER(h)->link), 0);
@@ -237,7 +216,7 @@ static void large_frames_below_the_limit_arrive(void **state)
 {
     struct harness *h = *state;
     struct buf body = BUF_INIT;
-    open_both(h, LINK_PAIR, NULL);
+    harness_open_both(h, LINK_PAIR, NULL);
     end_encode(1, 20 * 1024 * 1024, &body);
     DIALER(h)->to_send = 1;
     assert_int_equal(link_send(DIALER(h)->link, 2 - 1, &body), 0);
@@ -254,7 +233,7 @@ static bool both_up_again(struct harness *h)
 static void a_dropped_link_goes_down_on_both_sides_and_comes_again(void **state)
 {
     struct harness *h = *state;
-    open_both(h, LINK_REQREP, NULL);
+    harness_open_both(h, LINK_REQREP, NULL);
     link_drop(LISTENER(h)->link);
     assert_int_equal(LISTENER(h)->downs, 0); /* later, not within the call */
     assert_false(link_can_send(LISTENER(h)->link));
@@ -279,7 +258,7 @@ static void a_dialer_finds_a_restarted_listener(void **state)
 {
     struct harness *h = *state;
     for (int pattern = LINK_REQREP; pattern <= LINK_PAIR; pattern++) {
-        open_both(h, (enum link_pattern)pattern, NULL);
+        harness_open_both(h, (enum link_pattern)pattern, NULL);
         for (int i = 0; i < 3; i++) {
             DIALER(h)->downs = 0;
             harness_close(LISTENER(h));
@@ -297,7 +276,7 @@ static void a_dialer_finds_a_restarted_listener(void **state)
 static void closing_calls_nobody_and_frees_what_is_under_way(void **state)
 {
     struct harness *h = *state;
-    open_both(h, LINK_REQREP, NULL);
+    harness_open_both(h, LINK_REQREP, NULL);
     for (int i = 0; i < 20; i++) {
         assert_int_equal(end_send(DIALER(h)), 0);
         assert_int_equal(end_send(LISTENER(h)), 0);
@@ -328,7 +307,7 @@ static void messages_go_both_ways_over_tcp(void **state)
     use_tcp(h);
     LISTENER(h)->to_send = 1000;
     DIALER(h)->to_send = 1500;
-    open_both(h, LINK_REQREP, NULL);
+    harness_open_both(h, LINK_REQREP, NULL);
     RUN_UNTIL(h, all_arrived);
     assert_false(LISTENER(h)->out_of_order || DIALER(h)->out_of_order);
 }
@@ -338,7 +317,7 @@ static void large_frames_arrive_over_tcp(void **state)
     struct harness *h = *state;
     struct buf body = BUF_INIT;
     use_tcp(h);
-    open_both(h, LINK_REQREP, NULL);
+    harness_open_both(h, LINK_REQREP, NULL);
     for (uint64_t i = 1; i <= 3; i++) {
         end_encode(i, 7 * 1024 * 1024, &body);
         assert_int_equal(link_send(DIALER(h)->link, 1, &body), 0);
@@ -352,7 +331,7 @@ static void a_dialer_finds_a_restarted_listener_over_tcp(void **state)
 {
     struct harness *h = *state;
     use_tcp(h);
-    open_both(h, LINK_REQREP, NULL);
+    harness_open_both(h, LINK_REQREP, NULL);
     for (int i = 0; i < 3; i++) {
         DIALER(h)->downs = 0;
         harness_close(LISTENER(h));

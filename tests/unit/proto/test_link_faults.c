@@ -15,26 +15,11 @@
 #include "tests/unit/proto/link_harness.h"
 #include "tests/unit/proto/wire_faults.h"
 
-#define LISTENER(harness) (&(harness)->ends[0])
-#define DIALER(harness)   (&(harness)->ends[1])
-
 static int teardown(void **state)
 {
     int r = harness_teardown(state);
     wire_faults_set(NULL, NULL);
     return r;
-}
-
-static bool both_up(struct harness *h)
-{
-    return LISTENER(h)->link != NULL && DIALER(h)->link != NULL;
-}
-
-static void open_both(struct harness *h, enum link_pattern pattern, const struct link_config *tune)
-{
-    harness_open(h, LISTENER(h), pattern, true, tune);
-    harness_open(h, DIALER(h), pattern, false, tune);
-    RUN_UNTIL(h, both_up);
 }
 
 static bool is_message(const struct link_frame *frame)
@@ -58,12 +43,6 @@ static enum wire_fault at_random(
                           : WIRE_PASS;
 }
 
-static bool all_arrived(struct harness *h)
-{
-    return LISTENER(h)->received == DIALER(h)->to_send &&
-           DIALER(h)->received == LISTENER(h)->to_send;
-}
-
 static void run_seed(struct harness *h, enum link_pattern pattern, uint64_t seed)
 {
     uint64_t x = seed;
@@ -75,7 +54,7 @@ static void run_seed(struct harness *h, enum link_pattern pattern, uint64_t seed
     DIALER(h)->to_send = 300;
     LISTENER(h)->messages = DIALER(h)->messages = 0;
     LISTENER(h)->ups = DIALER(h)->ups = 0;
-    open_both(h, pattern, &tune);
+    harness_open_both(h, pattern, &tune);
     RUN_UNTIL(h, all_arrived);
     assert_false(LISTENER(h)->out_of_order || DIALER(h)->out_of_order);
     assert_int_equal(LISTENER(h)->messages, 300);
@@ -124,7 +103,7 @@ static void a_lost_last_message_is_sent_again(void **state)
 {
     struct harness *h = *state;
     struct dropper dropper = { false, 1, LINK_MESSAGE_TYPE_MAX, 1, 0 };
-    open_both(h, LINK_PAIR, NULL);
+    harness_open_both(h, LINK_PAIR, NULL);
     wire_faults_set(drop_some, &dropper);
     DIALER(h)->to_send = 1;
     assert_int_equal(end_send(DIALER(h)), 0);
@@ -138,7 +117,7 @@ static void a_lost_hello_is_said_again(void **state)
     struct harness *h = *state;
     struct dropper dropper = { false, LINK_HELLO, LINK_HELLO, 2, 0 };
     wire_faults_set(drop_some, &dropper);
-    open_both(h, LINK_REQREP, &(struct link_config){ .resend_ms = 15 });
+    harness_open_both(h, LINK_REQREP, &(struct link_config){ .resend_ms = 15 });
     assert_int_equal(dropper.dropped, 2);
     assert_int_equal(LISTENER(h)->ups, 1);
 }
@@ -149,7 +128,7 @@ static void a_lost_answer_to_the_hello_is_given_again(void **state)
     struct dropper dropper = { true, LINK_HELLO, LINK_HELLO, 2, 0 };
     wire_faults_set(drop_some, &dropper);
     LISTENER(h)->to_send = 10; /* these come before the answer does */
-    open_both(h, LINK_REQREP, &(struct link_config){ .resend_ms = 15 });
+    harness_open_both(h, LINK_REQREP, &(struct link_config){ .resend_ms = 15 });
     RUN_UNTIL(h, all_arrived);
     assert_int_equal(dropper.dropped, 2);
     assert_int_equal(LISTENER(h)->ups, 1);
@@ -165,7 +144,7 @@ static void lost_acks_cost_no_second_delivery(void **state)
 {
     struct harness *h = *state;
     struct dropper dropper = { true, LINK_ACK, LINK_ACK, 3, 0 };
-    open_both(h, LINK_REQREP, &(struct link_config){ .resend_ms = 15 });
+    harness_open_both(h, LINK_REQREP, &(struct link_config){ .resend_ms = 15 });
     wire_faults_set(drop_some, &dropper);
     DIALER(h)->to_send = 5;
     for (int i = 0; i < 5; i++) {
@@ -190,7 +169,7 @@ static void a_pipe_on_which_nothing_moves_is_closed_and_dialled_anew(void **stat
 {
     struct harness *h = *state;
     struct dropper dropper = { true, 1, LINK_TYPE_MAX, UINT32_MAX, 0 };
-    open_both(h, LINK_REQREP, &(struct link_config){ .resend_ms = 15, .stall_ms = 100 });
+    harness_open_both(h, LINK_REQREP, &(struct link_config){ .resend_ms = 15, .stall_ms = 100 });
     wire_faults_set(drop_some, &dropper);
     assert_int_equal(end_send(DIALER(h)), 0);
     RUN_UNTIL(h, dialer_down);
@@ -221,7 +200,7 @@ static void messages_of_a_dead_session_never_reach_the_next(void **state)
 {
     struct harness *h = *state;
     struct link_config tune = { .resend_ms = 10000 };
-    open_both(h, LINK_REQREP, &tune);
+    harness_open_both(h, LINK_REQREP, &tune);
     lets_pass = false;
     wire_faults_set(hold_until_told, NULL);
     for (int i = 0; i < 3; i++) {
@@ -262,7 +241,7 @@ static void acks_ride_on_messages_that_go_their_way(void **state)
 {
     struct harness *h = *state;
     LISTENER(h)->echo = true;
-    open_both(h, LINK_PAIR, NULL);
+    harness_open_both(h, LINK_PAIR, NULL);
     acks_alone = 0;
     wire_faults_set(count_acks, NULL);
     DIALER(h)->to_send = 800;
@@ -280,7 +259,7 @@ static void acks_alone_are_few(void **state)
     DIALER(h)->to_send = 800;
     acks_alone = 0;
     wire_faults_set(count_acks, NULL);
-    open_both(h, LINK_REQREP, NULL);
+    harness_open_both(h, LINK_REQREP, NULL);
     RUN_UNTIL(h, all_arrived);
     assert_in_range(acks_alone, 1, 200);
 }

@@ -15,9 +15,6 @@
 #include "proto/link_parts.h"
 #include "tests/unit/proto/link_harness.h"
 
-#define LISTENER(harness) (&(harness)->ends[0])
-#define DIALER(harness)   (&(harness)->ends[1])
-
 enum {
     MESSAGES = 20,
     MIB = 1024 * 1024,

@@ -16,27 +16,6 @@
 #include "proto/link_parts.h"
 #include "tests/unit/proto/link_harness.h"
 
-#define LISTENER(harness) (&(harness)->ends[0])
-#define DIALER(harness)   (&(harness)->ends[1])
-
-static bool both_up(struct harness *h)
-{
-    return LISTENER(h)->link != NULL && DIALER(h)->link != NULL;
-}
-
-static void open_both(struct harness *h, enum link_pattern pattern, const struct link_config *tune)
-{
-    harness_open(h, LISTENER(h), pattern, true, tune);
-    harness_open(h, DIALER(h), pattern, false, tune);
-    RUN_UNTIL(h, both_up);
-}
-
-static bool all_arrived(struct harness *h)
-{
-    return LISTENER(h)->received == DIALER(h)->to_send &&
-           DIALER(h)->received == LISTENER(h)->to_send;
-}
-
 /* --- as a dialer ---------------------------------------------------------------------------------------------- */
 
 /* A process that can connect, but does not speak our protocol. */
@@ -264,7 +243,7 @@ static void a_hello_that_does_not_decode_is_refused(void **state)
 static void garbage_breaks_its_own_pipe_and_no_other(void **state)
 {
     struct harness *h = *state;
-    open_both(h, LINK_REQREP, NULL);
+    harness_open_both(h, LINK_REQREP, NULL);
     stranger_dials(h);
     stranger_says(SPAN_LIT("\xdd\x01\x00\x00\x00"));
     RUN_UNTIL(h, stranger_gone);
@@ -308,7 +287,7 @@ static void a_peer_of_another_user_is_closed_before_it_speaks(void **state)
     assert_int_equal(LISTENER(h)->stranger_uid, getuid());
     harness_close(LISTENER(h));
     uids[1] = getuid();
-    open_both(h, LINK_REQREP, &tune);
+    harness_open_both(h, LINK_REQREP, &tune);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, harness_setup, harness_teardown)
