@@ -179,3 +179,12 @@ def test_cluster_health_and_member_list(ctl, server):
 def test_without_sync(ctl, root):
     ctl.run("--no-sync", "set", root + "/k", "v")
     assert ctl.run("--no-sync", "get", root + "/k") == "v\n"
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("words", [("put", "a", "b"), ("get", "a"), ("member", "list")])
+def test_a_v3_client_is_told_at_once_which_variable_to_set(ctl, words):
+    done = subprocess.run([ctl.command()[0], "--endpoints=127.0.0.1:%d" % ctl.server.port, *words], env=clean_environment({"ETCDCTL_API": "3"}),
+                          capture_output=True, text=True, timeout=30)
+    assert done.returncode != 0
+    assert "Set ETCDCTL_API=2 for etcdctl, or use a v2 client" in done.stderr

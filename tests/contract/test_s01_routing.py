@@ -1,8 +1,12 @@
 """Contract, section 1: routing and the HTTP front end."""
 
+import os
+import socket
+import subprocess
 
 import pytest
 
+import harness
 from harness import Connection, exchange, form
 from harness.wire import FORM, chunked
 from rows import CORS, JSON, TEXT, assert_error, rows
@@ -309,3 +313,33 @@ def test_1_4_http_1_0_with_chunks_is_refused(server, root):
     with Connection(server.port) as connection:
         connection.send_request("PUT", "/v2/keys%s/k" % root, [FORM, ("Transfer-Encoding", "chunked")], chunked(b"value=x"), version="1.0")
         assert connection.read_response().status == 400 and connection.ended()
+
+
+@pytest.mark.ours
+def test_1_4_every_listen_url_serves_alike():
+    """IPv4, IPv6, a unix socket, and two ports of one address."""
+    second, sixth = harness.places.free_ports(2)
+    with harness.new_server() as server:
+        path = os.path.join(server.folder, "client.sock")
+        urls = [server.url, "http://127.0.0.1:%d" % second, "http://[::1]:%d" % sixth, "unix://" + path]
+        if not has_ipv6():
+            urls.pop(2)
+        server.flags += ["--listen-client-urls=" + ",".join(urls)]
+        server.start()
+        for number, url in enumerate(urls):
+            curl = ["curl", "-s", "-m", "15"] + (["--unix-socket", path, "http://localhost"] if url.startswith("unix") else [url])
+            base = curl.pop()
+            wrote = subprocess.run(curl + [base + "/v2/keys/k", "-XPUT", "-d", "value=%d" % number], capture_output=True, text=True, check=True)
+            assert '"value":"%d"' % number in wrote.stdout
+            for other in (server.port, second):
+                assert exchange(other, "GET", "/v2/keys/k").json["node"]["value"] == str(number)
+            read = subprocess.run(curl + [base + "/v2/keys/k?quorum=true"], capture_output=True, text=True, check=True)
+            assert '"value":"%d"' % number in read.stdout
+
+
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True

@@ -239,6 +239,55 @@ def test_9_6_metrics_count(fresh_server, fresh_keys):
     assert metrics(fresh_server)["etcd_server_has_leader"] == 1 and metrics(fresh_server)["etcd_server_is_leader"] == 1
 
 
+def test_9_6_what_of_requests_is_counted(fresh_server, fresh_keys):
+    """Neither what cannot be parsed nor a watch that began; quorum gets by a name of their own."""
+    k = fresh_keys
+    k.put("/k", "v")
+
+    def watched():
+        with k.watch("/k") as watch:
+            k.put("/k", "w")
+            watch.event()
+
+    def outdated():
+        watch = k.watch("/k", "waitIndex=1")
+        watch.close()
+        return watch.head
+
+    for number in range(1001):
+        k.put("/k", str(number))
+    received, failed = 'etcd_http_received_total{method="%s"}', 'etcd_http_failed_total{code="%s",method="%s"}'
+    done = 'etcd_http_successful_duration_seconds_count{method="%s"}'
+    for name, step, wanted in [
+            ("get", lambda: k.get("/k"), {received % "GET", done % "GET"}),
+            ("head", lambda: k.head("/k"), {received % "HEAD", done % "HEAD"}),
+            ("quorum get", lambda: k.get("/k", "quorum=true"), {received % "QGET", done % "QGET"}),
+            ("no such key", lambda: k.get("/none"), {received % "GET", failed % (404, "GET")}),
+            ("failed swap", lambda: k.put("/k", "x", query="prevValue=y"), {received % "PUT", failed % (412, "PUT")}),
+            ("failed delete", lambda: k.delete("/none"), {received % "DELETE", failed % (404, "DELETE")}),
+            ("no number", lambda: k.get("/k", "ttl=x"), set()),
+            ("no method", lambda: k.call("PATCH", "/v2/keys/k"), set()),
+            ("a watch and a write", watched, {received % "PUT", done % "PUT"}),
+            ("outdated watch", outdated, {failed % (400, "GET")})]:
+        before = counts(fresh_server)
+        step()
+        poll(lambda: all(counts(fresh_server).get(n, 0) == before.get(n, 0) + 1 for n in wanted), 3, name)
+        moved = {n: v - before.get(n, 0) for n, v in counts(fresh_server).items() if v != before.get(n, 0)}
+        assert moved == dict.fromkeys(wanted, 1), name
+
+
+def counts(server):
+    """Of requests; the older spelling of one name, which is 2.3's, and sums of times left out."""
+    return {n: v for n, v in metrics(server).items() if re.match(r"etcd_http_(received|failed|successful_duration_seconds_count)", n)}
+
+
+def test_9_6_buckets(server):
+    exchange(server.port, "GET", "/v2/keys")
+    bounds = [n.split('le="')[1].split('"')[0] for n in metrics(server)
+              if n.startswith("etcd_http_successful_duration_seconds_bucket") and 'method="GET"' in n]
+    assert [float(b) for b in bounds[:-1]] == [0.0005 * 2 ** k for k in range(13)] and bounds[-1] == "+Inf"
+
+
 def test_9_6_debug_vars(server):
     answer = get(server, "/debug/vars")
     assert answer.status == 200 and answer.header("Content-Type") == "application/json; charset=utf-8"
@@ -258,6 +307,24 @@ def test_9_6_debug_vars(server):
 def test_9_6_log_level(fresh_server, body, status, answer_body):
     answer = get(fresh_server, "/config/local/log", "PUT", (), body)
     assert (answer.status, answer.body) == (status, answer_body)
+
+
+@pytest.mark.ours
+def test_9_6_the_level_that_was_set_holds(fresh_server):
+    """For the gatewayd that was asked: each change is a notice, where notices are told."""
+    for level in ("ERROR", "debug", "CRITICAL", "Info"):
+        assert get(fresh_server, "/config/local/log", "PUT", (), b'{"Level":"%s"}' % level.encode()).status == 204
+    poll(lambda: "gatewayd.log.level level=Info" in fresh_server.log(), 10, "the last line")
+    assert re.findall(r"gatewayd\.log\.level level=(\w+)", fresh_server.log()) == ["debug", "Info"]
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", ["/v3/kv/range", "/v3beta/kv/put", "/v3alpha/watch"])
+def test_v3_is_told_what_is_served_and_which_variable_to_set(server, method, path):
+    answer = get(server, path, method, (), b"{}" if method == "POST" else None)
+    assert answer.status == 501 and answer.header("Content-Type") == JSON
+    assert "the etcd v2 API is served here (/v2/keys)" in answer.json["error"] and "set ETCDCTL_API=2" in answer.json["error"]
 
 
 def test_9_6_pprof_is_off(server):
