@@ -142,23 +142,27 @@ static int check_digest(struct check *check, int fd)
     return fsync(fd) < 0 ? err_errno(&check->err, "sync %s", check->part) : 0;
 }
 
+static int sync_dir(struct check *check)
+{
+    int dir = open(check->snap_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int code = dir < 0 || fsync(dir) < 0 ? err_errno(&check->err, "sync %s", check->snap_dir) : 0;
+
+    if (dir >= 0) {
+        (void)close(dir);
+    }
+    return code;
+}
+
 static int keep_file(struct check *check)
 {
-    int dir = -1;
-
     if (strcmp(check->part, check->whole) != 0 && rename(check->part, check->whole) < 0) {
         return err_errno(&check->err, "rename %s", check->part);
     }
-    dir = open(check->snap_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dir < 0 || fsync(dir) < 0) {
-        int code = err_errno(&check->err, "sync %s", check->snap_dir);
-        if (dir >= 0) {
-            (void)close(dir);
-        }
-        return code;
+    int code = sync_dir(check);
+    if (code < 0) {
+        (void)unlink(check->whole);
     }
-    (void)close(dir);
-    return 0;
+    return code;
 }
 
 static void on_checked(void *user);
@@ -195,9 +199,9 @@ static void on_checked(void *user)
         answer(incoming, false, true);
     } else {
         log_error_err(&check->err, "raftd.snapshot.unusable", "action=ask_again");
-        if (check->result == -EUCLEAN) {
-            (void)unlink(check->part);
-        }
+        /* It is received anew, if a sync failed too: what the kernel kept then is unknown, and a second sync would say
+         * that all is well. */
+        (void)unlink(check->part);
         incoming->offset = 0;
         answer(incoming, true, false);
     }

@@ -12,6 +12,7 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct buf lines;
 static bool is_recording;
 static const char *failing;
+static bool writes_fail;
 static unsigned failed_count;
 
 void synclog_begin(void)
@@ -31,12 +32,23 @@ const char *synclog_text(void)
     return (const char *)lines.data;
 }
 
-void synclog_fail(const char *part)
+static void set_failing(const char *part, bool with_writes)
 {
     (void)pthread_mutex_lock(&mutex);
     failing = part;
+    writes_fail = with_writes;
     failed_count = 0;
     (void)pthread_mutex_unlock(&mutex);
+}
+
+void synclog_fail(const char *part)
+{
+    set_failing(part, true);
+}
+
+void synclog_fail_syncs(const char *part)
+{
+    set_failing(part, false);
 }
 
 unsigned synclog_failed(void)
@@ -65,7 +77,12 @@ static void path_of(int fd, char ret_path[PATH_MAX])
 /* True: the call is to fail. */
 static bool is_to_fail(const char *path)
 {
-    bool fails = failing != NULL && strstr(path, failing) != NULL;
+    char folder[PATH_MAX + 1];
+
+    (void)snprintf(folder, sizeof folder, "%s/", path);
+    const char *at = failing == NULL ? NULL : strstr(folder, failing);
+    bool is_folder = at != NULL && failing[strlen(failing) - 1] == '/';
+    bool fails = at != NULL && (!is_folder || strlen(at) == strlen(failing));
     failed_count += fails;
     errno = fails ? EIO : errno;
     return fails;
@@ -125,7 +142,7 @@ static bool write_fails(int fd)
     (void)pthread_mutex_lock(&mutex);
     if (failing != NULL || is_recording) {
         path_of(fd, path);
-        fails = is_to_fail(path);
+        fails = writes_fail && is_to_fail(path);
         if (is_recording && !fails) {
             note_write(path);
         }

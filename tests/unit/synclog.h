@@ -16,6 +16,8 @@ void synclog_begin(void); /* forgets what was */
 /* Ends the record; until the next begin. */
 const char *synclog_text(void);
 
-/* From now on each sync of a file whose path contains `part`, or write to it, fails with EIO; NULL: none does. */
+/* From now on each sync of a file whose path contains `part` (ends with it, if that ends with a slash: a folder), or write to it,
+ * fails with EIO; NULL: none does. */
 void synclog_fail(const char *part);
+void synclog_fail_syncs(const char *part); /* the same, but writes are done */
 unsigned synclog_failed(void); /* how many did, since then */

@@ -19,6 +19,7 @@
 #include "daemons/raftd/incoming.h"
 #include "daemons/raftd/outgoing.h"
 #include "tests/unit/scratch.h"
+#include "tests/unit/synclog.h"
 
 enum {
     FILE_BYTES = 3 * 1024 * 1024 + 17,
@@ -219,6 +220,54 @@ static void a_file_arrives_as_it_was(void **state)
     assert_arrived(lab);
 }
 
+/* Only then may the log stand on it. */
+static void a_file_is_on_disk_before_it_has_its_name_and_is_told_of(void **state)
+{
+    struct lab *lab = *state;
+
+    tick(lab, 0);
+    synclog_begin();
+    carry(lab, SIZE_MAX);
+    loop_run(lab->loop);
+    assert_string_equal(synclog_text(),
+            "write 0000000000000003-000000000000002a.part\n"
+            "sync 0000000000000003-000000000000002a.part\n"
+            "rename 0000000000000003-000000000000002a.part 0000000000000003-000000000000002a.snap\n"
+            "sync snap\n");
+    assert_int_equal(lab->files, 1);
+}
+
+static void fail_to_receive(struct lab *lab, const char *part)
+{
+    tick(lab, 0);
+    synclog_fail_syncs(part);
+    carry(lab, SIZE_MAX);
+    loop_run(lab->loop);
+    assert_true(synclog_failed() > 0);
+    synclog_fail(NULL);
+    assert_int_equal(lab->state, OUTGOING_FAILED);
+    assert_int_equal(lab->files, 0);
+}
+
+/* What the kernel kept of it is unknown: a second sync would say that all is well. */
+static void what_could_not_be_synced_is_received_anew(void **state)
+{
+    struct lab *lab = *state;
+    const char *const parts[] = { ".part", "/snap/" };
+
+    for (size_t i = 0; i < ARRAY_COUNT(parts); i++) {
+        fail_to_receive(lab, parts[i]);
+        assert_int_not_equal(access(lab->arrived, F_OK), 0);
+        begin_sending(lab);
+    }
+    size_t before = lab->chunks;
+    tick(lab, 0);
+    carry(lab, SIZE_MAX);
+    loop_run(lab->loop);
+    assert_arrived(lab);
+    assert_true((lab->chunks - before) * PEER_CHUNK_BYTES_MAX >= FILE_BYTES);
+}
+
 static void after_a_break_it_goes_on_where_it_was(void **state)
 {
     struct lab *lab = *state;
@@ -317,6 +366,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_file_arrives_as_it_was, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+                a_file_is_on_disk_before_it_has_its_name_and_is_told_of, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+                what_could_not_be_synced_is_received_anew, set_up, tear_down),
         cmocka_unit_test_setup_teardown(after_a_break_it_goes_on_where_it_was, set_up, tear_down),
         cmocka_unit_test_setup_teardown(
                 after_a_restart_of_the_receiver_it_goes_on_where_it_was, set_up, tear_down),

@@ -192,7 +192,7 @@ static void a_snapshot_that_the_disk_refuses_ends_the_trust_in_the_state(void **
     ring_wait(f, has_hello_again);
     ring_go_and_apply(f, SNAPSHOT_COUNT);
     assert_int_equal(words(f), 1);
-    synclog_fail("/snap/");
+    synclog_fail(".snap");
     ring_send_batch(f, SNAPSHOT_COUNT, 1, 1 << 20);
     ring_wait_quietly(f, has_no_word);
     assert_true(synclog_failed() > 0);
