@@ -272,7 +272,11 @@ static int make_at(struct state_writer *writer, const char *dir, const char *tem
     if (rename(temporary, path) < 0) {
         return err_errno(err, "rename %s", temporary);
     }
-    return files_sync_dir(dir, err);
+    int result = files_sync_dir(dir, err);
+    if (result < 0) {
+        (void)unlink(path); /* its name may not last: the log must not stand on it */
+    }
+    return result;
 }
 
 int snapshot_copy_env(

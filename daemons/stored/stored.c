@@ -84,6 +84,8 @@ static int set_up(struct stored *stored, struct err *err)
     TRY(result);
     TRY(lockwatch_start(stored->state_dir, STATUS_STORAGE, &stored->lockwatch, err));
     snapshot_sweep(stored->snap_dir);
+    /* A life before this one may have died between a snapshot's name and its sync, and raftd is told of what is there. */
+    TRY(files_sync_dir(stored->snap_dir, err));
     result = snapshot_newest(stored->snap_dir, &stored->snapshots.newest, err);
     if (result < 0 && result != -ENOENT) {
         return result;

@@ -9,6 +9,7 @@
 #include "daemons/stored/files.h"
 #include "daemons/stored/generations.h"
 #include "daemons/stored/snapshot.h"
+#include "daemons/stored/stored.h"
 #include "tests/unit/stored/machine.h"
 #include "tests/unit/synclog.h"
 
@@ -131,6 +132,40 @@ static void a_snapshot_is_on_disk_before_it_has_its_name(void **state)
             "sync snap\n");
 }
 
+static void a_snapshot_whose_name_may_not_be_on_disk_is_none(void **state)
+{
+    struct fixture *f = *state;
+    struct state_writer *writer = replica_writer(generations_replica(f->generations));
+    struct snapshot_info info;
+
+    synclog_fail_syncs("/snap/");
+    assert_int_equal(snapshot_make(writer, f->snap, NULL, &info, NULL), -EIO);
+    synclog_fail(NULL);
+    assert_int_equal(snapshot_newest(f->snap, &info, NULL), -ENOENT);
+}
+
+/* A life before this one may have been killed between the two. */
+static void names_of_snapshots_are_on_disk_before_anybody_is_told_of_them(void **state)
+{
+    struct fixture *f = *state;
+    struct stored_config config = { .data_dir = f->dir,
+        .run_dir = f->dir,
+        .shared_dir = f->shared,
+        .event_history = 1000,
+        .map_bytes = MAP_BYTES };
+    struct stored *stored = NULL;
+    struct err err = { 0 };
+
+    for (unsigned i = 0; i < 2; i++) {
+        synclog_begin();
+        if (stored_new(&config, &stored, &err) < 0) {
+            fail_msg("%s", err.text);
+        }
+        assert_non_null(strstr(synclog_text(), "sync snap\n"));
+        stored = stored_free(stored);
+    }
+}
+
 static void a_loaded_state_is_on_disk_before_it_is_the_current_one(void **state)
 {
     struct fixture *f = *state;
@@ -239,6 +274,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(what_is_replaced_is_on_disk_before_it_has_its_name),
         TEST(a_snapshot_is_on_disk_before_it_has_its_name),
+        TEST(a_snapshot_whose_name_may_not_be_on_disk_is_none),
+        TEST(names_of_snapshots_are_on_disk_before_anybody_is_told_of_them),
         TEST(a_loaded_state_is_on_disk_before_it_is_the_current_one),
         TEST(a_state_is_called_clean_once_it_is_on_disk),
         TEST(a_state_is_called_unclean_on_disk_before_the_first_write),
