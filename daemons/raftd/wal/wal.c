@@ -251,14 +251,40 @@ static int make_first_segment(struct wal *wal, const struct wal_write *first, st
     return 0;
 }
 
-static int sync_parent(struct wal *wal, struct err *err)
+/* The folder above an open one; -1: there is none, or not for us. */
+static int open_above(int fd)
+{
+    struct stat here;
+    struct stat above;
+    int above_fd = openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool is_top =
+            above_fd >= 0 && (fstat(fd, &here) < 0 || fstat(above_fd, &above) < 0 ||
+                                     here.st_ino == above.st_ino || here.st_dev != above.st_dev);
+    if (is_top) {
+        (void)close(above_fd);
+        return -1;
+    }
+    return above_fd;
+}
+
+/* Whoever made the folders that lead to the log may have made them just now: each name on the way must be on disk. Above the
+ * log's own there may be some that are not ours to open. */
+static int sync_parents(struct wal *wal, struct err *err)
 {
     int fd = openat(wal->dir_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) {
         return err_errno(err, "open the folder of %s", wal->dir);
     }
-    int r = file_sync(wal, "the folder of the log", fd, err);
-    (void)close(fd);
+    int r = 0;
+    while (r == 0 && fd >= 0) {
+        r = file_sync(wal, "a folder that leads to the log", fd, err);
+        int above_fd = open_above(fd);
+        (void)close(fd);
+        fd = above_fd;
+    }
+    if (fd >= 0) {
+        (void)close(fd);
+    }
     return r;
 }
 
@@ -273,7 +299,7 @@ static int create_in(struct wal *wal, const struct wal_write *first, struct err 
     TRY(file_remove_unfinished(wal, err));
     int r = make_first_segment(wal, first, err);
     if (r == 0) {
-        r = sync_parent(wal, err);
+        r = sync_parents(wal, err);
     }
     if (r < 0) {
         /* A segment that stays behind is whole but was never promised: the next start would find a log. */

@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/unit/synclog.h"
+
 static const char first_segment[] = "0000000000000000-0000000000000001.wal";
 
 /* ---- Whole files ---------------------------------------------------------------------------------------------- */
@@ -147,9 +149,54 @@ static void leftovers_of_an_unfinished_start_are_removed(void **state)
     }
 }
 
+/* ---- A new log ------------------------------------------------------------------------------------------------ */
+
+/* The folders that lead to it may be as new as the log: whose name is not on disk is gone with all that is in it. */
+static void a_new_logs_folders_are_on_disk_before_it_is_used(void **state)
+{
+    struct damage *d = *state;
+    char dir[FIXTURE_PATH_BYTES + 32];
+    struct wal *wal = NULL;
+
+    (void)snprintf(dir, sizeof(dir), "%s/outer", d->fixture->root);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    (void)snprintf(dir, sizeof(dir), "%s/outer/inner", d->fixture->root);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    (void)snprintf(dir, sizeof(dir), "%s/outer/inner/wal", d->fixture->root);
+    struct wal_config config = { .dir = dir };
+    synclog_begin();
+    assert_int_equal(wal_create(&config, &fixture_base, &fixture_hard, &wal, NULL), 0);
+    const char *text = synclog_text();
+    assert_non_null(strstr(text, "sync wal\nsync inner\nsync outer\n"));
+    (void)snprintf(dir, sizeof(dir), "sync outer\nsync %s\n", strrchr(d->fixture->root, '/') + 1);
+    assert_non_null(strstr(text, dir));
+    (void)wal_close(wal);
+}
+
+static void a_new_log_whose_folder_cannot_be_synced_is_none(void **state)
+{
+    struct damage *d = *state;
+    char dir[FIXTURE_PATH_BYTES + 32];
+    struct wal *wal = NULL;
+
+    (void)snprintf(dir, sizeof(dir), "%s/outer", d->fixture->root);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    (void)snprintf(dir, sizeof(dir), "%s/outer/wal", d->fixture->root);
+    struct wal_config config = { .dir = dir };
+    char part[32];
+    (void)snprintf(part, sizeof(part), "%.30s/", strrchr(d->fixture->root, '/') + 1);
+    synclog_fail_syncs(part);
+    int result = wal_create(&config, &fixture_base, &fixture_hard, &wal, NULL);
+    synclog_fail(NULL);
+    assert_int_equal(result, -EIO);
+    assert_int_equal(wal_exists(dir, NULL), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        DAMAGE_TEST(a_new_logs_folders_are_on_disk_before_it_is_used),
+        DAMAGE_TEST(a_new_log_whose_folder_cannot_be_synced_is_none),
         DAMAGE_TEST(a_torn_tail_in_a_segment_that_has_a_successor_is_damage),
         DAMAGE_TEST(a_segment_that_lacks_its_last_batch_is_damage_however_little_that_said),
         DAMAGE_TEST(a_segment_of_another_log_is_refused),
