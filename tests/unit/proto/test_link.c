@@ -3,16 +3,15 @@
 #include "proto/link.h"
 
 #include <errno.h>
-#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "tests/unit/loopback.h"
 #include "tests/unit/proto/link_harness.h"
 
 /* --- beginning ---------------------------------------------------------------------------------------------- */
@@ -288,17 +287,9 @@ static void closing_calls_nobody_and_frees_what_is_under_way(void **state)
 
 /* --- between hosts ------------------------------------------------------------------------------------------- */
 
-/* A port that was free a moment ago. */
 static void use_tcp(struct harness *h)
 {
-    struct sockaddr_in address = { .sin_family = AF_INET,
-        .sin_addr = { .s_addr = htonl(INADDR_LOOPBACK) } };
-    socklen_t bytes = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(fd, (const struct sockaddr *)(void *)&address, sizeof address), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)(void *)&address, &bytes), 0);
-    (void)close(fd);
-    (void)snprintf(h->path, sizeof h->path, "tcp://127.0.0.1:%u", ntohs(address.sin_port));
+    (void)snprintf(h->path, sizeof h->path, "tcp://127.0.0.1:%u", loopback_free_port());
 }
 
 static void messages_go_both_ways_over_tcp(void **state)

@@ -1,6 +1,5 @@
 /* test_wire_guard.c: a wire between hosts whose bytes pass a guard. The guard here is a toy: each side says one letter, and
  * then every byte is turned by XOR. */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,7 +7,6 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -16,6 +14,7 @@
 #include "common/loop.h"
 #include "proto/link_wire.h"
 #include "proto/wire_guard.h"
+#include "tests/unit/loopback.h"
 #include "tests/unit/patience.h"
 
 enum {
@@ -179,18 +178,6 @@ static void on_late(void *user)
     loop_stop(bench->loop);
 }
 
-static uint16_t free_port(void)
-{
-    struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
-    socklen_t bytes = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &bytes), 0);
-    (void)close(fd);
-    return ntohs(address.sin_port);
-}
-
 static void open_end(struct bench *bench, unsigned side)
 {
     struct link_config config = { .pattern = LINK_REQREP,
@@ -213,7 +200,7 @@ static int set_up(void **state)
 
     bench->loop = loop_new();
     bench->patience = patience_new(bench->loop, PATIENCE_MS, on_late, bench);
-    bench->port = free_port();
+    bench->port = loopback_free_port();
     (void)snprintf(bench->address, sizeof bench->address, "tcp://127.0.0.1:%u", bench->port);
     *state = bench;
     return 0;
@@ -239,18 +226,6 @@ static void run(struct bench *bench)
     loop_run(bench->loop);
     patience_end(bench->patience);
     assert_false(bench->is_late);
-}
-
-/* A stranger's connection, whose bytes are its own. */
-static int dial_by_hand(const struct bench *bench)
-{
-    struct sockaddr_in address = { .sin_family = AF_INET,
-        .sin_port = htons(bench->port),
-        .sin_addr = { htonl(INADDR_LOOPBACK) } };
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
-    return fd;
 }
 
 /* ---- Claims ---- */
@@ -310,7 +285,7 @@ static void who_the_guard_refuses_is_hung_up_on_with_its_answer_and_the_reason_i
     char answer[8];
 
     open_end(bench, 1);
-    int fd = dial_by_hand(bench);
+    int fd = loopback_dial(bench->port);
     assert_int_equal(write(fd, "x", 1), 1);
     run(bench);
     assert_int_equal(bench->ends[1].removed, 1);
@@ -345,9 +320,7 @@ static void why_it_was_refused_reaches_who_still_talks(void **state)
 static void who_hangs_up_in_the_handshake_is_told_of(void **state)
 {
     struct bench *bench = *state;
-    struct sockaddr_in address = { .sin_family = AF_INET,
-        .sin_port = htons(bench->port),
-        .sin_addr = { htonl(INADDR_LOOPBACK) } };
+    struct sockaddr_in address = loopback_address(bench->port);
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
@@ -365,7 +338,7 @@ static void who_only_looks_whether_the_port_is_open_did_nothing_wrong(void **sta
     struct bench *bench = *state;
 
     open_end(bench, 1);
-    (void)close(dial_by_hand(bench));
+    (void)close(loopback_dial(bench->port));
     run(bench);
     assert_string_equal(bench->ends[1].reason, "");
 }
@@ -375,7 +348,7 @@ static void who_hangs_up_later_did_nothing_wrong(void **state)
     struct bench *bench = *state;
 
     open_end(bench, 1);
-    int fd = dial_by_hand(bench);
+    int fd = loopback_dial(bench->port);
     assert_int_equal(write(fd, "d\x5a\x5a\x5a\x5b", 5), 5); /* the letter, and a length of 1 */
     assert_int_equal(write(fd, "\x3b", 1), 1);
     bench->ends[1].wanted_bytes = 1;
@@ -392,7 +365,7 @@ static void a_length_that_cannot_be_is_told_behind_a_guard_too(void **state)
     struct bench *bench = *state;
 
     open_end(bench, 1);
-    int fd = dial_by_hand(bench);
+    int fd = loopback_dial(bench->port);
     assert_int_equal(write(fd, "d\x1d\x1f\x0e\x7a", 5), 5); /* "GET " */
     run(bench);
     assert_non_null(strstr(bench->ends[1].reason, "an HTTP request on the peer port"));
@@ -406,7 +379,7 @@ static void who_speaks_and_resets_at_once_is_not_heard_after_its_end(void **stat
     struct bench *bench = *state;
 
     open_end(bench, 1);
-    int fd = dial_by_hand(bench);
+    int fd = loopback_dial(bench->port);
     bench->stops_at_pipe = true;
     run(bench);
     assert_int_equal(write(fd, "d\x5a\x5a\x5a\x5b\x3b", 6), 6); /* the letter, and a message */
@@ -422,7 +395,7 @@ static void what_came_before_a_length_that_cannot_be_is_handed_on(void **state)
     struct bench *bench = *state;
 
     open_end(bench, 1);
-    int fd = dial_by_hand(bench);
+    int fd = loopback_dial(bench->port);
     /* The letter; a message of a byte; "GET ". */
     assert_int_equal(write(fd, "d\x5a\x5a\x5a\x5b\x3b\x1d\x1f\x0e\x7a", 10), 10);
     run(bench);
@@ -436,7 +409,7 @@ static void a_wire_may_be_closed_in_the_middle_of_a_handshake(void **state)
     struct bench *bench = *state;
 
     open_end(bench, 1);
-    int fd = dial_by_hand(bench);
+    int fd = loopback_dial(bench->port);
     bench->stops_at_pipe = true;
     run(bench);
     assert_int_equal(bench->ends[1].added, 1);

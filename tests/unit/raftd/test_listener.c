@@ -1,14 +1,12 @@
 /* test_listener.c: what the peer port does for whoever connects to it. */
 #include "daemons/raftd/peer/listener.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -16,6 +14,7 @@
 #include "common/loop.h"
 #include "daemons/raftd/peer/frame.h"
 #include "daemons/raftd/peer/security.h"
+#include "tests/unit/loopback.h"
 
 enum {
     ANSWER_BYTES = 16 * 1024,
@@ -65,26 +64,9 @@ static void fill_members(void *user, struct buf *out)
     }
 }
 
-static uint16_t free_port(void)
-{
-    struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
-    socklen_t bytes = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &bytes), 0);
-    (void)close(fd);
-    return ntohs(address.sin_port);
-}
-
 static void connect_to(struct bench *bench)
 {
-    struct sockaddr_in address = { .sin_family = AF_INET,
-        .sin_port = htons(bench->port),
-        .sin_addr = { htonl(INADDR_LOOPBACK) } };
-
-    bench->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(bench->fd, (struct sockaddr *)&address, sizeof address), 0);
+    bench->fd = loopback_dial(bench->port);
     assert_int_equal(fcntl(bench->fd, F_SETFL, O_NONBLOCK), 0);
 }
 
@@ -117,7 +99,7 @@ static int set_up(void **state)
     struct err err = { 0 };
     static char nothing[] = "";
 
-    bench->port = free_port();
+    bench->port = loopback_free_port();
     (void)snprintf(bench->url, sizeof bench->url, "http://127.0.0.1:%u", bench->port);
     bench->url_item = bench->url;
     bench->conf.cluster_key_file = nothing;
@@ -160,7 +142,8 @@ static void who_asks_and_does_not_read_is_hung_up_on(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(who_asks_and_does_not_read_is_hung_up_on, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+                who_asks_and_does_not_read_is_hung_up_on, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
