@@ -15,6 +15,7 @@
 enum {
     STRANGER_ELECTION_TIMEOUTS = 30, /* how long one that is not known here yet is dialled */
     LEAVING_ELECTION_TIMEOUTS = 5, /* how long one that is not wanted any more is: it is told why */
+    UNWANTED_MAX = 16, /* dialled at a time: anybody can say that it was added just now */
     REFUSAL_REPEAT_MS = 30000,
     TEXT_BYTES = 512,
 };
@@ -238,19 +239,32 @@ static void set_urls(struct peer *peer, char *const *urls, size_t count)
 
 /* ---- Hellos of others ---- */
 
-/* One that is not known here yet can only be answered at the URLs that it names. */
-static void meet_stranger(struct peers *peers, const struct peer_hello *hello)
+static bool has_room_for_stranger(const struct peers *peers)
+{
+    size_t count = 0;
+
+    LIST_FOREACH (peer, &peers->list, struct peer, node) {
+        count += !peer->is_wanted;
+    }
+    return count < UNWANTED_MAX;
+}
+
+/* One that is not known here yet can only be answered at the URLs that it names. False: there are too many of them. */
+static bool meet_stranger(struct peers *peers, const struct peer_hello *hello)
 {
     struct peer *peer = find_peer(peers, hello->member_id);
     char id[IDS_TEXT_BYTES];
 
+    if (peer == NULL && !has_room_for_stranger(peers)) {
+        return false;
+    }
     if (peer == NULL) {
         log_notice("raftd.peer.met", "peer=%s it_may_have_been_added_after_the_end_of_our_log",
                 ids_text(hello->member_id, id));
         peer = add_peer(peers, hello->member_id);
     }
     if (peer->is_wanted) {
-        return;
+        return true;
     }
     peer->keep_until_ms =
             clock_monotonic_ms() + STRANGER_ELECTION_TIMEOUTS * peers->conf->election_timeout_ms;
@@ -267,6 +281,7 @@ static void meet_stranger(struct peers *peers, const struct peer_hello *hello)
         free(urls[i]);
     }
     free(urls);
+    return true;
 }
 
 /* Fills text with what differs and how to mend it. */
@@ -319,7 +334,10 @@ static enum peer_refusal judge_hello(struct peers *peers, const struct peer_hell
                 ids_text(hello->member_id, a), ids_text(self->cluster_id, b));
         return PEER_REFUSED_UNKNOWN;
     case PEER_STANDING_UNKNOWN:
-        meet_stranger(peers, hello);
+        if (!meet_stranger(peers, hello)) {
+            (void)snprintf(text, bytes, "too many that are not known here; ask again");
+            return PEER_REFUSED_STARTING;
+        }
         return PEER_WELCOME;
     case PEER_STANDING_MEMBER:
     default:

@@ -6,7 +6,8 @@
  * can only send heartbeats is none.
  *
  * Who is dialled: the members that peers_want names; and for a while whoever said a good hello but is not known here
- * yet, at the URLs it named: it may have been added by entries that we lack, and be the one that has them.
+ * yet, at the URLs it named: it may have been added by entries that we lack, and be the one that has them. Of such there are
+ * 16 at a time; more are told to ask again.
  *
  * Loop thread only. Events come from the loop, never from within a call to peers_send. */
 #pragma once
