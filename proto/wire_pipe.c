@@ -111,8 +111,8 @@ static void refuse_length(struct wire_pipe *pipe, size_t at)
 }
 
 /* Cuts up to `max` messages from what is received; how many. *ret_is_good: no length behind them that cannot be. */
-static size_t cut_messages(struct wire_pipe *pipe, struct wire_message **ret_messages, size_t max,
-        bool *ret_is_good)
+static size_t cut_messages(
+        struct wire_pipe *pipe, struct wire_message **ret_messages, size_t max, bool *ret_is_good)
 {
     size_t at = 0;
     size_t count = 0;

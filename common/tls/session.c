@@ -104,7 +104,8 @@ static int say_alert(const struct tls_session *session, int reason, struct err *
                 name, file[0] == '\0' ? "none" : file);
     case SSL_AD_PROTOCOL_VERSION:
         return err_set(err, -EPROTO,
-                "remote error: tls: %s: no protocol version in common; TLS 1.2 and 1.3 are spoken here",
+                "remote error: tls: %s: no protocol version in common; TLS 1.2 and 1.3 are spoken "
+                "here",
                 name);
     default:
         return err_set(err, -EPROTO, "remote error: tls: %s; its log says why", name);

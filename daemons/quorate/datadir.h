@@ -7,10 +7,10 @@
 #include "common/conf.h"
 
 struct datadir {
-    bool is_new;      /* there is no log yet: the flags decide what cluster this becomes */
-    bool was_missing; /* the directory itself did not exist */
+    bool is_new;          /* there is no log yet: the flags decide what cluster this becomes */
+    bool was_missing;     /* the directory itself did not exist */
     bool run_was_missing; /* nor did the run directory */
-    int lock_fd;      /* -1: not locked */
+    int lock_fd;          /* -1: not locked */
 };
 
 #define DATADIR_INIT ((struct datadir){ .lock_fd = -1 })

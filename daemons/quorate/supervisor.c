@@ -22,8 +22,8 @@
 enum {
     STOP_RANKS = 3,
     HINTS_AFTER_MS = 1500,
-    SAME_SIGNAL_MS = 500, /* timeout(1) and init systems signal the process and then its group */
-    POLL_FIXED = 2,       /* signals, notify socket */
+    SAME_SIGNAL_MS = 500,  /* timeout(1) and init systems signal the process and then its group */
+    POLL_FIXED = 2,        /* signals, notify socket */
     MESSAGES_AT_ONCE = 64, /* whoever sends more does not keep us from the rest */
 };
 

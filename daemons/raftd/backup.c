@@ -31,7 +31,7 @@ struct backup {
     char snap_dir[PATH_BYTES]; /* of the target */
     char wal_dir[PATH_BYTES];
     char wal_part_dir[PATH_BYTES]; /* its name until it is whole */
-    bool is_ours; /* the target was found empty: what is in it now may go again */
+    bool is_ours;                  /* the target was found empty: what is in it now may go again */
     bool made_dir;
     bool is_named; /* the log bears its name */
     struct wal *from;

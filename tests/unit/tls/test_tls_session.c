@@ -102,7 +102,8 @@ static void a_server_must_bear_the_name_that_was_dialled(void **state)
     one_side_is_refused(
             "client", "bare", "bare", 0, "valid for no name at all", "subjectAltName DNS:bare");
     /* A URL without a host names nobody: that is not everybody. */
-    one_side_is_refused("client", "server", "", 0, "the URL that was dialled has no host", "give it one");
+    one_side_is_refused(
+            "client", "server", "", 0, "the URL that was dialled has no host", "give it one");
     /* An address as a DNS name would not do, nor a part of a name. */
     one_side_is_refused(
             "client", "server", "localhost.evil.test", 0, "not localhost.evil.test", "DNS:");
@@ -295,8 +296,8 @@ static void an_alert_is_told_as_the_other_sides_with_the_mend(void **state)
     (void)state;
 
     assert_int_equal(tls_session_receive(session, SPAN_NONE, &plain, &out, &err), 0);
-    assert_int_equal(tls_session_receive(session, SPAN_LIT("\x15\x03\x03\x00\x02\x02\x46"),
-                             &plain, &out, &err),
+    assert_int_equal(tls_session_receive(
+                             session, SPAN_LIT("\x15\x03\x03\x00\x02\x02\x46"), &plain, &out, &err),
             -EPROTO);
     assert_non_null(strstr(err.text, "remote error: tls: "));
     assert_non_null(strstr(err.text, "TLS 1.2 and 1.3 are spoken here"));
