@@ -11,19 +11,14 @@
 
 #include <cmocka.h>
 
-#include "common/state/state_write.h"
-#include "tests/unit/scratch.h"
+#include "tests/unit/state/state_fixture.h"
 
 enum {
-    MAP_BYTES = 256 << 20,
     DEPTH = 20000
 };
 
 struct fixture {
-    char dir[SCRATCH_PATH_MAX];
-    struct state_writer *writer;
-    struct state *state;
-    struct state_read *read;
+    struct state_fixture base;
     struct listing listing;
     struct buf out;
 };
@@ -32,11 +27,8 @@ static int set_up(void **state)
 {
     struct fixture *f = xcalloc(1, sizeof *f);
 
-    assert_true(scratch_make(f->dir));
-    assert_int_equal(state_writer_open(f->dir, MAP_BYTES, true, &f->writer, NULL), 0);
-    f->state = state_writer_reader(f->writer);
-    assert_int_equal(state_read_new(f->state, &f->read, NULL), 0);
-    assert_int_equal(state_writer_begin(f->writer, NULL), 0);
+    state_fixture_open(&f->base);
+    assert_int_equal(state_writer_begin(f->base.writer, NULL), 0);
     *state = f;
     return 0;
 }
@@ -47,10 +39,7 @@ static int tear_down(void **state)
 
     listing_fini(&f->listing);
     buf_fini(&f->out);
-    f->read = state_read_free(f->read);
-    f->state = state_close(f->state);
-    f->writer = state_writer_close(f->writer);
-    scratch_remove(f->dir);
+    state_fixture_close(&f->base);
     free(f);
     return 0;
 }
@@ -60,7 +49,7 @@ static void put(struct fixture *f, uint64_t dir_id, const char *name, const char
     struct state_node node = {
         .name = span_str(name), .created_index = 3, .modified_index = 4, .value = span_str(value)
     };
-    assert_int_equal(state_write_put(f->writer, dir_id, &node, 0), 0);
+    assert_int_equal(state_write_put(f->base.writer, dir_id, &node, 0), 0);
 }
 
 static uint64_t add_dir(struct fixture *f, uint64_t parent_id, const char *name)
@@ -68,7 +57,7 @@ static uint64_t add_dir(struct fixture *f, uint64_t parent_id, const char *name)
     struct state_node node = {
         .name = span_str(name), .dir = true, .created_index = 1, .modified_index = 2
     };
-    assert_int_equal(state_write_dir_add(f->writer, parent_id, &node), 0);
+    assert_int_equal(state_write_dir_add(f->base.writer, parent_id, &node), 0);
     return node.dir_id;
 }
 
@@ -79,10 +68,10 @@ static int get(
     size_t ignored;
 
     buf_clear(&f->out);
-    assert_int_equal(state_read_begin(f->read, NULL), 0);
-    int code = listing_render(&f->listing, f->read, &request, &f->out,
+    assert_int_equal(state_read_begin(f->base.read, NULL), 0);
+    int code = listing_render(&f->listing, f->base.read, &request, &f->out,
             ret_bad_bytes == NULL ? &ignored : ret_bad_bytes);
-    state_read_end(f->read);
+    state_read_end(f->base.read);
     return code;
 }
 
@@ -109,7 +98,7 @@ static void lists_children_in_order_and_leaves_out_the_hidden(void **state)
     uint64_t hidden = add_dir(f, dir, "_i");
     put(f, hidden, "y", "5");
     (void)add_dir(f, dir, "e");
-    assert_int_equal(state_writer_commit(f->writer, NULL), 0);
+    assert_int_equal(state_writer_commit(f->base.writer, NULL), 0);
 
     assert_get(f, "/d", false,
             "{\"action\":\"get\",\"node\":{\"key\":\"/d\",\"dir\":true,\"nodes\":["
@@ -136,11 +125,11 @@ static void the_root_has_neither_key_nor_indexes(void **state)
 {
     struct fixture *f = *state;
 
-    assert_int_equal(state_writer_commit(f->writer, NULL), 0);
+    assert_int_equal(state_writer_commit(f->base.writer, NULL), 0);
     assert_get(f, "/", true, "{\"action\":\"get\",\"node\":{\"dir\":true}}\n");
-    assert_int_equal(state_writer_begin(f->writer, NULL), 0);
+    assert_int_equal(state_writer_begin(f->base.writer, NULL), 0);
     put(f, STATE_ROOT_ID, "k", "");
-    assert_int_equal(state_writer_commit(f->writer, NULL), 0);
+    assert_int_equal(state_writer_commit(f->base.writer, NULL), 0);
     assert_get(f, "/", false,
             "{\"action\":\"get\",\"node\":{\"dir\":true,\"nodes\":[{\"key\":\"/"
             "k\",\"value\":\"\"" FILE_TAIL "]}}\n");
@@ -153,7 +142,7 @@ static void names_the_first_component_that_is_missing(void **state)
 
     uint64_t dir = add_dir(f, STATE_ROOT_ID, "s");
     put(f, dir, "f", "1");
-    assert_int_equal(state_writer_commit(f->writer, NULL), 0);
+    assert_int_equal(state_writer_commit(f->base.writer, NULL), 0);
     assert_int_equal(get(f, SPAN_LIT("/s/no/x"), false, 0, &bad_bytes), -ENOENT);
     assert_int_equal(bad_bytes, 5);
     assert_int_equal(get(f, SPAN_LIT("/s/f/x/y"), false, 0, &bad_bytes), -ENOTDIR);
@@ -170,7 +159,7 @@ static void gives_up_above_the_limit_and_leaves_nothing(void **state)
         (void)snprintf(name, sizeof name, "k%04d", i);
         put(f, STATE_ROOT_ID, name, "value");
     }
-    assert_int_equal(state_writer_commit(f->writer, NULL), 0);
+    assert_int_equal(state_writer_commit(f->base.writer, NULL), 0);
     assert_int_equal(get(f, SPAN_LIT("/"), false, 10000, NULL), -EFBIG);
     assert_int_equal(f->out.bytes, 0);
     assert_int_equal(get(f, SPAN_LIT("/"), false, 1000000, NULL), 0);
@@ -184,7 +173,7 @@ static void a_tree_may_be_very_deep(void **state)
     for (int i = 0; i < DEPTH; i++) {
         dir = add_dir(f, dir, "a");
     }
-    assert_int_equal(state_writer_commit(f->writer, NULL), 0);
+    assert_int_equal(state_writer_commit(f->base.writer, NULL), 0);
     assert_int_equal(get(f, SPAN_LIT("/"), true, 1024 * 1024, NULL), -EFBIG);
     /* A cursor for each level that is open: all of them were given back. */
     assert_int_equal(get(f, SPAN_LIT("/"), false, 0, NULL), 0);

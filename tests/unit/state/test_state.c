@@ -8,49 +8,29 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "common/state/state_write.h"
-#include "tests/unit/scratch.h"
+#include "tests/unit/state/state_fixture.h"
 
 enum {
-    MAP_BYTES = 256 << 20,
     LONG_BYTES = 5000
-};
-
-struct fixture {
-    char dir[SCRATCH_PATH_MAX];
-    struct state_writer *writer;
-    struct state *state;
-    struct state_read *read;
 };
 
 static int set_up(void **state)
 {
-    struct fixture *f = xcalloc(1, sizeof *f);
-    struct err err = { 0 };
+    struct state_fixture *f = xcalloc(1, sizeof *f);
 
-    assert_true(scratch_make(f->dir));
-    if (state_writer_open(f->dir, MAP_BYTES, true, &f->writer, &err) < 0) {
-        fail_msg("%s", err.text);
-    }
-    f->state = state_writer_reader(f->writer);
-    assert_int_equal(state_read_new(f->state, &f->read, &err), 0);
+    state_fixture_open(f);
     *state = f;
     return 0;
 }
 
 static int tear_down(void **state)
 {
-    struct fixture *f = *state;
-
-    f->read = state_read_free(f->read);
-    f->state = state_close(f->state);
-    f->writer = state_writer_close(f->writer);
-    scratch_remove(f->dir);
-    free(f);
+    state_fixture_close(*state);
+    free(*state);
     return 0;
 }
 
-static void put(struct fixture *f, uint64_t dir_id, const char *name, size_t bytes)
+static void put(struct state_fixture *f, uint64_t dir_id, const char *name, size_t bytes)
 {
     struct state_node node = { .name = span_of(name, bytes),
         .created_index = 1,
@@ -59,19 +39,19 @@ static void put(struct fixture *f, uint64_t dir_id, const char *name, size_t byt
     assert_int_equal(state_write_put(f->writer, dir_id, &node, 0), 0);
 }
 
-static uint64_t add_dir(struct fixture *f, uint64_t parent_id, const char *name)
+static uint64_t add_dir(struct state_fixture *f, uint64_t parent_id, const char *name)
 {
     struct state_node node = { .name = span_str(name), .created_index = 1, .modified_index = 1 };
     assert_int_equal(state_write_dir_add(f->writer, parent_id, &node), 0);
     return node.dir_id;
 }
 
-static void begin(struct fixture *f)
+static void begin(struct state_fixture *f)
 {
     assert_int_equal(state_writer_begin(f->writer, NULL), 0);
 }
 
-static void commit(struct fixture *f)
+static void commit(struct state_fixture *f)
 {
     assert_int_equal(state_writer_commit(f->writer, NULL), 0);
     assert_int_equal(state_read_begin(f->read, NULL), 0);
@@ -79,7 +59,7 @@ static void commit(struct fixture *f)
 
 static void a_lookup_says_how_far_it_came(void **state)
 {
-    struct fixture *f = *state;
+    struct state_fixture *f = *state;
     struct state_node node;
     size_t bad = 0;
 
@@ -137,7 +117,7 @@ static size_t make_names(struct span *names, size_t max)
 }
 
 static void expect_children_behind(
-        struct fixture *f, struct span after, const struct span *names, size_t count)
+        struct state_fixture *f, struct span after, const struct span *names, size_t count)
 {
     struct state_children children;
     struct state_node node;
@@ -156,7 +136,7 @@ static void expect_children_behind(
 
 static void children_come_in_order_of_their_names_of_any_length(void **state)
 {
-    struct fixture *f = *state;
+    struct state_fixture *f = *state;
     enum {
         NAMES = 280
     };
@@ -188,7 +168,7 @@ static void children_come_in_order_of_their_names_of_any_length(void **state)
 
 static void a_listing_begins_behind_a_name_that_is_not_there(void **state)
 {
-    struct fixture *f = *state;
+    struct state_fixture *f = *state;
     struct span names[] = { SPAN_LIT("b"), SPAN_LIT("d") };
     char between[LONG_BYTES];
 
@@ -205,7 +185,7 @@ static void a_listing_begins_behind_a_name_that_is_not_there(void **state)
 
 static void listings_nest_and_see_only_their_own_directory(void **state)
 {
-    struct fixture *f = *state;
+    struct state_fixture *f = *state;
     struct state_children outer;
     struct state_node dir;
     unsigned seen = 0;
@@ -252,7 +232,7 @@ static void a_short_name_never_meets_a_long_ones_key(void **state)
 
 static void history_is_read_from_any_index_on(void **state)
 {
-    struct fixture *f = *state;
+    struct state_fixture *f = *state;
     struct state_events events;
     struct span event;
     uint64_t index = 0;
@@ -277,7 +257,7 @@ static void history_is_read_from_any_index_on(void **state)
 
 static void a_read_sees_one_state_until_it_ends(void **state)
 {
-    struct fixture *f = *state;
+    struct state_fixture *f = *state;
     struct state_node node;
     size_t bad;
 
@@ -294,7 +274,7 @@ static void a_read_sees_one_state_until_it_ends(void **state)
 
 static void an_abort_takes_everything_back(void **state)
 {
-    struct fixture *f = *state;
+    struct state_fixture *f = *state;
     struct state_node node;
     size_t bad;
 
@@ -310,7 +290,7 @@ static void an_abort_takes_everything_back(void **state)
 
 static void a_path_is_walked_up_unless_an_ancestor_is_unlinked(void **state)
 {
-    struct fixture *f = *state;
+    struct state_fixture *f = *state;
     struct buf path = BUF_INIT;
     struct state_node node;
 
@@ -331,7 +311,7 @@ static void a_path_is_walked_up_unless_an_ancestor_is_unlinked(void **state)
 
 static void current_names_a_generation_or_is_an_error(void **state)
 {
-    struct fixture *f = *state;
+    struct state_fixture *f = *state;
     static const char *const bad[] = { "", "1\n", "0000000000000000\n", "000000000000000g\n",
         "0000000000000001", "00000000000000011\n" };
     uint64_t generation = 0;
@@ -353,7 +333,7 @@ static void current_names_a_generation_or_is_an_error(void **state)
 
 static void an_environment_without_a_state_is_refused(void **state)
 {
-    struct fixture *f = *state;
+    struct state_fixture *f = *state;
     struct state *other = NULL;
     struct state_writer *writer = NULL;
 
@@ -369,7 +349,7 @@ static void an_environment_without_a_state_is_refused(void **state)
     assert_int_equal(rename(empty, f->dir), 0);
 }
 
-static unsigned mode_of(struct fixture *f, const char *name)
+static unsigned mode_of(struct state_fixture *f, const char *name)
 {
     char path[96];
     struct stat stat_;
@@ -379,7 +359,7 @@ static unsigned mode_of(struct fixture *f, const char *name)
     return stat_.st_mode & 0777;
 }
 
-static void open_anew(struct fixture *f, unsigned mask)
+static void open_anew(struct state_fixture *f, unsigned mask)
 {
     struct err err = { 0 };
 
@@ -389,7 +369,7 @@ static void open_anew(struct fixture *f, unsigned mask)
     scratch_remove(f->dir);
     assert_int_equal(mkdir(f->dir, 0700), 0);
     mode_t before = umask(mask);
-    int result = state_writer_open(f->dir, MAP_BYTES, true, &f->writer, &err);
+    int result = state_writer_open(f->dir, STATE_FIXTURE_MAP_BYTES, true, &f->writer, &err);
     (void)umask(before);
     if (result < 0) {
         fail_msg("%s", err.text);
@@ -399,7 +379,7 @@ static void open_anew(struct fixture *f, unsigned mask)
 /* LMDB's readers enter themselves into its lock file: who may read the data must be able to, whatever the umask. */
 static void who_may_read_the_data_may_write_the_locks_and_nothing_else(void **state)
 {
-    struct fixture *f = *state;
+    struct state_fixture *f = *state;
 
     open_anew(f, 0022);
     assert_int_equal(mode_of(f, "data.mdb"), 0640);
