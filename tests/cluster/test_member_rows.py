@@ -242,6 +242,32 @@ def test_3_1_one_url_at_once_is_had_by_one(three):
     remove(three, made[0])
 
 
+def test_4_an_addition_and_an_update_cost_an_index_and_a_removal_two(three):
+    """Of the index that clients see. That a learner is promoted costs none."""
+    def index():
+        return int(three.leader().put("/cost", "1").header("X-Etcd-Index"))
+
+    before = index()
+    new = add_url(three, "http://127.0.0.1:9").json["id"]
+    added = index()
+    assert added == before + 2
+    assert three.change("PUT", "/v2/members/" + new, {"peerURLs": ["http://127.0.0.1:10"]}, through=three.leader()).status == 204
+    updated = index()
+    assert updated == added + 2
+    remove(three, new)
+    assert index() == updated + 3
+
+
+def test_4_a_member_that_joins_costs_one_for_its_name_and_none_for_its_promotion(three, joiner):
+    before = int(three.leader().put("/cost", "1").header("X-Etcd-Index"))
+    member = joiner().start(30)
+    poll(lambda: listed(three, member.added_id) and listed(three, member.added_id)["name"], 10, "its name")
+    poll(lambda: any("raftd.member.promoting" in m.log() for m in three.members), 20, "it votes")
+    three.wait_equal()
+    after = int(three.leader().put("/cost", "2").header("X-Etcd-Index"))
+    assert after == before + 1 + 1 + 1  # Added, named, written.
+
+
 # 3.2 semantics
 
 def test_3_2_an_added_member_costs_no_quorum_until_it_has_caught_up(three):

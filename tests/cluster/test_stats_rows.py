@@ -10,7 +10,7 @@ import time
 
 import pytest
 from harness.places import poll
-from harness.wire import Connection
+from harness.wire import Connection, WireError
 
 import hosts
 from members import ELECTION_MS, JSON, Asked, Cluster, Writers, kill_member, signal_daemon
@@ -269,6 +269,7 @@ class Lonely:
         self.member = cluster.leader()
         self.others = cluster.followers()
         assert self.member.put("/there", "1").status in (200, 201)
+        self.due = self.member.ask("PUT", "/v2/keys/due", "value=1&ttl=3", FORM).json["node"]
         cluster.wait_equal()
         other = self.others[0].id
         for follower in self.others:
@@ -291,6 +292,23 @@ def test_11_an_isolated_leader_steps_down(lonely):
     answer = lonely.member.ask("GET", "/v2/stats/leader")
     assert (answer.status, answer.json) == (403, {"message": "not current leader"})
     assert lonely.member.self_stats()["state"] in ("StateFollower", "StatePreCandidate", "StateCandidate")
+
+
+def test_5_nothing_expires_without_a_quorum_and_what_is_left_is_told_below_0(lonely):
+    """Its time is over, and nobody may say so alone."""
+    seen = []
+
+    def is_below_0():
+        answer = lonely.member.ask("GET", "/v2/keys/due")
+        assert answer.status == 200, answer
+        node = answer.json["node"]
+        assert node["expiration"] == lonely.due["expiration"] and node.get("ttl") != 0
+        seen.append(node.get("ttl"))
+        return seen[-1] is not None and seen[-1] < 0
+
+    poll(is_below_0, 20, "a ttl below 0", every=0.1)
+    told = [ttl for number, ttl in enumerate(seen) if number == 0 or ttl != seen[number - 1]]
+    assert told == [ttl for ttl in (3, 2, 1, None, -1) if ttl in told], "counted down, with nothing for 0: %s" % told
 
 
 def test_11_health_is_503(lonely):
@@ -364,6 +382,37 @@ def test_6_5_a_watch_outlives_leader_and_quorum_and_goes_on_with_them(three):
         other.start(30)
         other.put("/watched", "1")
         assert b'"value":"1"' in connection.read_until(b'}}\n')
+
+
+# 9.3, 9.4, 11: a cluster that never had a leader
+
+def test_a_member_that_never_had_a_leader_says_so():
+    """Its port is open, since readiness is not having a leader."""
+    with Cluster(3) as cluster:
+        member = cluster.members[0]
+        member.spawn()
+
+        def answers():
+            try:
+                return member.ask("GET", "/version").status == 200
+            except (OSError, WireError):
+                return False
+
+        poll(answers, 20, "its port is open")
+        answer = member.ask("GET", "/version")
+        assert answer.body == b'{"etcdserver":"3.4.23","etcdcluster":"not_decided"}'
+        stats = member.self_stats()
+        assert stats["leaderInfo"]["leader"] == "" and stats["state"] in ("StateFollower", "StatePreCandidate", "StateCandidate")
+        assert member.ask("GET", "/v2/members/leader").status == 503 and member.ask("GET", "/health").status == 503
+        assert (member.ask("GET", "/v2/machines").status, member.ask("GET", "/v2/machines").body) == (200, b"")
+        # All three, of the flags: applied a moment after the port is open.
+        poll(lambda: [(m["name"], len(m["peerURLs"]), m["clientURLs"]) for m in member.ask("GET", "/v2/members").json["members"]] == 3 * [("", 1, [])],
+             10, "the members")
+        for other in cluster.members[1:]:
+            other.spawn()
+        for each in cluster.members:
+            each.wait_ready()
+            assert each.ask("GET", "/version").body == b'{"etcdserver":"3.4.23","etcdcluster":"3.4.0"}'
 
 
 # 5 raft

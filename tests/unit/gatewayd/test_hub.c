@@ -182,6 +182,44 @@ static void nobody_is_told_twice_or_too_early(void **state)
     hub = watch_hub_free(hub);
 }
 
+static const struct watcher *told_order[8];
+static size_t told_count;
+
+static void tell_in_order(void *user, struct watcher *watcher, const struct event *event)
+{
+    (void)user;
+    (void)event;
+    assert_in_range(told_count, 0, ARRAY_COUNT(told_order) - 1);
+    told_order[told_count++] = watcher;
+}
+
+/* Those above first, from the root on; on one path in the order in which they came. */
+static void watchers_are_told_from_the_root_on_and_in_their_order(void **state)
+{
+    static const struct {
+        const char *key;
+        bool recursive;
+    } added[] = { { "/a/b", false }, { "/a/b", false }, { "/a", true }, { "/a/b", false },
+        { "/", true }, { "/a", true } };
+    static const size_t expected[] = { 4, 2, 5, 0, 1, 3 };
+    struct watcher watchers[ARRAY_COUNT(added)] = { 0 };
+    struct watch_hub *hub = watch_hub_new(4, seed);
+    struct event event = event_at(5, EVENT_SET, "/a/b", false);
+    (void)state;
+
+    told_count = 0;
+    for (size_t i = 0; i < ARRAY_COUNT(added); i++) {
+        watchers[i] = (struct watcher){ .next_index = 1, .recursive = added[i].recursive };
+        watch_hub_add(hub, &watchers[i], span_str(added[i].key), true);
+    }
+    watch_hub_publish(hub, &event, tell_in_order, NULL);
+    assert_int_equal(told_count, ARRAY_COUNT(expected));
+    for (size_t i = 0; i < ARRAY_COUNT(expected); i++) {
+        assert_ptr_equal(told_order[i], &watchers[expected[i]]);
+    }
+    hub = watch_hub_free(hub);
+}
+
 static void a_second_watcher_does_not_unsettle_what_is_known(void **state)
 {
     struct watch_hub *hub = watch_hub_new(0, seed);
@@ -520,6 +558,7 @@ int main(void)
         cmocka_unit_test(the_cheap_look_ends_with_the_path_whatever_the_index),
         cmocka_unit_test(existence_follows_the_events),
         cmocka_unit_test(nobody_is_told_twice_or_too_early),
+        cmocka_unit_test(watchers_are_told_from_the_root_on_and_in_their_order),
         cmocka_unit_test(a_second_watcher_does_not_unsettle_what_is_known),
         cmocka_unit_test(a_watcher_may_be_removed_while_others_are_told),
         cmocka_unit_test(draining_takes_everybody_out),
