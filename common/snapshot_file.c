@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 enum {
     HASH_BYTES = 32,
@@ -15,6 +16,20 @@ void snapshot_path(
 {
     (void)snprintf(ret_path, SNAPSHOT_PATH_BYTES_MAX, "%s/%016" PRIx64 "-%016" PRIx64 ".snap", dir,
             term, index);
+}
+
+int snapshot_data_bytes(int fd, const char *path, uint64_t *ret_bytes, struct err *err)
+{
+    struct stat stat;
+
+    if (fstat(fd, &stat) < 0) {
+        return err_errno(err, "stat %s", path);
+    }
+    if (!S_ISREG(stat.st_mode) || stat.st_size < SNAPSHOT_TRAILER_BYTES) {
+        return err_set(err, -EUCLEAN, "%s: not a snapshot, or cut", path);
+    }
+    *ret_bytes = (uint64_t)stat.st_size - SNAPSHOT_TRAILER_BYTES;
+    return 0;
 }
 
 void snapshot_hash_init(crypto_generichash_state *ret_hash)

@@ -1,4 +1,4 @@
-/* snapshot_file.h: how a snapshot file is named and ends, for who makes, loads or copies one. Pure but for the hash.
+/* snapshot_file.h: how a snapshot file is named and ends, for who makes, loads or copies one.
  *
  *    0                      data_bytes        +8       +8            +8      +8     +8           +32
  *    ├─compact LMDB copy────┼─"QRTSNAP1"──────┼─data_bytes──┼─index──┼─term──┼─cluster─┼─BLAKE2b-256──┤
@@ -25,6 +25,9 @@ enum {
 /* <dir>/<term>-<index>.snap, 16 hex digits each. */
 void snapshot_path(
         const char *dir, uint64_t term, uint64_t index, char ret_path[SNAPSHOT_PATH_BYTES_MAX]);
+
+/* What a file that is open has before its trailer. -EUCLEAN: it is too short to be a snapshot, or no file. */
+int snapshot_data_bytes(int fd, const char *path, uint64_t *ret_bytes, struct err *err);
 
 void snapshot_hash_init(crypto_generichash_state *ret_hash);
 

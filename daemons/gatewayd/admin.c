@@ -88,8 +88,8 @@ static void append_progress(struct gatewayd *gw, struct buf *out)
 {
     static const char *const states[] = { "StateProbe", "StateReplicate", "StateSnapshot" };
     const struct raft_view *raft = &gw->raft;
-    const struct buf *followers = &raft->followers;
     struct codec_scratch scratch = { 0 };
+    struct follower_state follower;
     char id[IDS_TEXT_BYTES];
 
     if (raft->role != RAFT_STATE_LEADER || !raft->up) {
@@ -98,19 +98,10 @@ static void append_progress(struct gatewayd *gw, struct buf *out)
     buf_appendf(out,
             "\"%s\":{\"match\":%" PRIu64 ",\"next\":%" PRIu64 ",\"state\":\"StateReplicate\"}",
             ids_text(raft->member_id, id), raft->commit_index, raft->commit_index + 1);
-    for (size_t at = 0; at + sizeof(uint32_t) <= followers->bytes;) {
-        struct follower_state follower;
-        uint32_t bytes;
-        memcpy(&bytes, followers->data + at, sizeof bytes);
-        at += sizeof bytes;
-        struct span encoded = span_of(followers->data + at, bytes);
-        if (follower_state_decode(encoded, &follower, &scratch, NULL) == 0) {
-            buf_appendf(out,
-                    ",\"%s\":{\"match\":%" PRIu64 ",\"next\":%" PRIu64 ",\"state\":\"%s\"}",
-                    ids_text(follower.id, id), follower.match_index, follower.next_index,
-                    states[MIN(follower.progress, (uint64_t)2)]);
-        }
-        at += bytes;
+    for (size_t at = 0; ring_next_follower(gw, &at, &scratch, &follower);) {
+        buf_appendf(out, ",\"%s\":{\"match\":%" PRIu64 ",\"next\":%" PRIu64 ",\"state\":\"%s\"}",
+                ids_text(follower.id, id), follower.match_index, follower.next_index,
+                states[MIN(follower.progress, (uint64_t)2)]);
     }
     codec_scratch_fini(&scratch);
 }

@@ -373,6 +373,23 @@ static void on_refused_ops(struct gatewayd *gw, struct span body)
     }
 }
 
+bool ring_next_follower(const struct gatewayd *gw, size_t *at, struct codec_scratch *scratch,
+        struct follower_state *ret_follower)
+{
+    const struct buf *followers = &gw->raft.followers;
+    uint32_t bytes;
+
+    while (*at + sizeof bytes <= followers->bytes) {
+        memcpy(&bytes, followers->data + *at, sizeof bytes);
+        struct span encoded = span_of(followers->data + *at + sizeof bytes, bytes);
+        *at += sizeof bytes + bytes;
+        if (follower_state_decode(encoded, ret_follower, scratch, NULL) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void keep_followers(struct gatewayd *gw, const struct span_list *followers)
 {
     buf_clear(&gw->raft.followers);

@@ -22,6 +22,7 @@
 struct call;
 struct calls;
 struct event;
+struct follower_state;
 struct gatewayd;
 struct listing_jobs;
 struct loop;
@@ -119,7 +120,7 @@ struct raft_view {
     bool writes_wait;
     uint64_t last_leader_id;   /* also of a link that is gone */
     uint64_t new_leader_at_ms; /* when we learned of the leader; 0: the first one */
-    struct buf followers;      /* u32 length and encoded follower_state, repeated */
+    struct buf followers; /* u32 length and encoded follower_state, repeated: ring_next_follower */
 };
 
 /* The state as seen by the turn's transaction. */
@@ -287,6 +288,10 @@ struct ring_stats {
     uint64_t links;   /* that there have been */
 };
 void ring_get_stats(const struct gatewayd *gw, struct ring_stats *ret_stats);
+/* What the leader last said of its followers, one after another; *at is 0 at first. The spans live as long as the scratch and until
+ * the loop goes on. False: that was all. */
+bool ring_next_follower(const struct gatewayd *gw, size_t *at, struct codec_scratch *scratch,
+        struct follower_state *ret_follower);
 size_t ring_bytes(const struct gatewayd *gw); /* held for ops that raftd has not taken */
 /* Gives back the memory of ops that nobody waits for any more. Looks at all that are not sent. */
 void ring_drop_unwanted(struct gatewayd *gw);

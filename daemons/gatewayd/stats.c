@@ -190,8 +190,8 @@ static void append_follower(struct buf *out, const struct follower_state *follow
 
 void stats_on_leader(struct gatewayd *gw, struct http_request *request)
 {
-    const struct buf *followers = &gw->raft.followers;
     struct codec_scratch scratch = { 0 };
+    struct follower_state follower;
     CLEANUP(buf_fini) struct buf out = BUF_INIT;
     char id[IDS_TEXT_BYTES];
     size_t count = 0;
@@ -201,19 +201,11 @@ void stats_on_leader(struct gatewayd *gw, struct http_request *request)
         return;
     }
     buf_appendf(&out, "{\"leader\":\"%s\",\"followers\":{", ids_text(gw->raft.member_id, id));
-    for (size_t at = 0; at + sizeof(uint32_t) <= followers->bytes;) {
-        struct follower_state follower;
-        uint32_t bytes;
-        memcpy(&bytes, followers->data + at, sizeof bytes);
-        at += sizeof bytes;
-        struct span encoded = span_of(followers->data + at, bytes);
-        if (follower_state_decode(encoded, &follower, &scratch, NULL) == 0) {
-            if (count++ > 0) {
-                buf_append_byte(&out, ',');
-            }
-            append_follower(&out, &follower);
+    for (size_t at = 0; ring_next_follower(gw, &at, &scratch, &follower);) {
+        if (count++ > 0) {
+            buf_append_byte(&out, ',');
         }
-        at += bytes;
+        append_follower(&out, &follower);
     }
     buf_append_str(&out, "}}");
     codec_scratch_fini(&scratch);

@@ -13,6 +13,7 @@
 #include "common/lockfile.h"
 #include "common/log.h"
 #include "common/snapshot_file.h"
+#include "common/sync_dir.h"
 #include "daemons/raftd/recovery.h"
 
 enum {
@@ -74,18 +75,6 @@ static int check_empty(const char *dir, struct err *err)
 static int make_dir(const char *path, struct err *err)
 {
     return mkdir(path, 0700) == 0 || errno == EEXIST ? 0 : err_errno(err, "create %s", path);
-}
-
-static int sync_dir(const char *path, struct err *err)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    if (fd < 0) {
-        return err_errno(err, "open %s", path);
-    }
-    int result = fsync(fd) < 0 ? err_errno(err, "sync %s", path) : 0;
-    (void)close(fd);
-    return result;
 }
 
 static int sync_parent(const char *path, struct err *err)
@@ -224,15 +213,9 @@ static int copy_open_snapshot(int from, const char *path, int to, const char *to
 {
     uint8_t trailer[SNAPSHOT_TRAILER_BYTES];
     crypto_generichash_state hash;
-    struct stat status;
+    uint64_t data_bytes;
 
-    if (fstat(from, &status) < 0) {
-        return err_errno(err, "stat %s", path);
-    }
-    if (!S_ISREG(status.st_mode) || status.st_size < SNAPSHOT_TRAILER_BYTES) {
-        return err_set(err, -EUCLEAN, "%s: not a snapshot, or cut", path);
-    }
-    uint64_t data_bytes = (uint64_t)status.st_size - SNAPSHOT_TRAILER_BYTES;
+    TRY(snapshot_data_bytes(from, path, &data_bytes, err));
     snapshot_hash_init(&hash);
     TRY(copy_data(from, path, data_bytes, to, to_path, &hash, err));
     TRY(read_exactly(from, path, trailer, sizeof trailer, err));

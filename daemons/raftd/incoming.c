@@ -12,6 +12,7 @@
 
 #include "common/log.h"
 #include "common/loop.h"
+#include "common/sync_dir.h"
 #include "daemons/raftd/outgoing.h"
 
 enum {
@@ -142,23 +143,12 @@ static int check_digest(struct check *check, int fd)
     return fsync(fd) < 0 ? err_errno(&check->err, "sync %s", check->part) : 0;
 }
 
-static int sync_dir(struct check *check)
-{
-    int dir = open(check->snap_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int code = dir < 0 || fsync(dir) < 0 ? err_errno(&check->err, "sync %s", check->snap_dir) : 0;
-
-    if (dir >= 0) {
-        (void)close(dir);
-    }
-    return code;
-}
-
 static int keep_file(struct check *check)
 {
     if (strcmp(check->part, check->whole) != 0 && rename(check->part, check->whole) < 0) {
         return err_errno(&check->err, "rename %s", check->part);
     }
-    int code = sync_dir(check);
+    int code = sync_dir(check->snap_dir, &check->err);
     if (code < 0) {
         (void)unlink(check->whole);
     }

@@ -9,21 +9,13 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "common/sync_dir.h"
+
 static void close_fd(const int *fd)
 {
     if (*fd >= 0) {
         (void)close(*fd);
     }
-}
-
-int files_sync_dir(const char *path, struct err *err)
-{
-    CLEANUP(close_fd) int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    if (fd < 0) {
-        return err_errno(err, "open %s", path);
-    }
-    return fsync(fd) == 0 ? 0 : err_errno(err, "sync %s", path);
 }
 
 int files_replace(const char *dir, const char *name, struct span content, struct err *err)
@@ -49,7 +41,7 @@ int files_replace(const char *dir, const char *name, struct span content, struct
     if (rename(temporary, path) < 0) {
         return err_errno(err, "rename %s", temporary);
     }
-    return files_sync_dir(dir, err);
+    return sync_dir(dir, err);
 }
 
 int files_make_dir(const char *path, unsigned mode, struct err *err)
@@ -65,7 +57,7 @@ int files_make_dir(const char *path, unsigned mode, struct err *err)
         return 0;
     }
     *slash = '\0';
-    return files_sync_dir(parent, err);
+    return sync_dir(parent, err);
 }
 
 uint64_t files_space_bytes(const char *path)

@@ -4,8 +4,6 @@
 #include "common/err.h"
 #include "common/span.h"
 
-int files_sync_dir(const char *path, struct err *err);
-
 /* dir/name holds exactly `content`, durably, or what it held before. */
 int files_replace(const char *dir, const char *name, struct span content, struct err *err);
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "common/sigbus.h"
+#include "common/sync_dir.h"
 #include "daemons/stored/files.h"
 #include "daemons/stored/mark.h"
 #include "daemons/stored/snapshot.h"
@@ -341,7 +342,7 @@ static int build(const char *dir, size_t map_bytes, bool create, uint64_t cluste
     }
     replica = replica_close(replica);
     TRY(result);
-    return files_sync_dir(dir, err);
+    return sync_dir(dir, err);
 }
 
 int generations_build_empty(

@@ -21,7 +21,6 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "daemons/stored/stored_impl.h"
-#include "proto/hello.h"
 #include "proto/link.h"
 
 enum {
@@ -423,34 +422,13 @@ static void on_refused(void *user, const char *text)
     log_warning("stored.raftd.refused", "reason=\"%s\" action=dial_again", text);
 }
 
-static void fill_hello(void *user, struct hello *ret_hello)
-{
-    struct stored *stored = user;
-    struct replica *replica = generations_replica(stored->generations);
-
-    ret_hello->component = SPAN_LIT("stored");
-    if (replica != NULL) {
-        const struct schema_meta *meta = replica_meta(replica);
-        ret_hello->cluster_id = meta->cluster_id;
-        ret_hello->member_id = meta->member_id;
-        ret_hello->applied_index = meta->applied_index;
-        ret_hello->applied_term = meta->applied_term;
-        ret_hello->generation = generations_number(stored->generations);
-    }
-    SET(ret_hello, hello_tag_cluster_id);
-    SET(ret_hello, hello_tag_member_id);
-    SET(ret_hello, hello_tag_applied_index);
-    SET(ret_hello, hello_tag_applied_term);
-    SET(ret_hello, hello_tag_generation);
-}
-
 static const struct link_events raft_events = {
     .on_up = on_up,
     .on_down = on_down,
     .on_message = on_message,
     .on_writable = on_writable,
     .on_refused = on_refused,
-    .fill_hello = fill_hello,
+    .fill_hello = stored_fill_hello,
 };
 
 int raft_side_start(struct stored *stored, struct err *err)

@@ -17,7 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "daemons/stored/files.h"
+#include "common/sync_dir.h"
 
 enum {
     CHUNK_BYTES = 1024 * 1024, /* read at once, and on its way to the disk at once */
@@ -272,7 +272,7 @@ static int make_at(struct state_writer *writer, const char *dir, const char *tem
     if (rename(temporary, path) < 0) {
         return err_errno(err, "rename %s", temporary);
     }
-    int result = files_sync_dir(dir, err);
+    int result = sync_dir(dir, err);
     if (result < 0) {
         (void)unlink(path); /* its name may not last: the log must not stand on it */
     }
@@ -297,7 +297,7 @@ int snapshot_copy_env(
     if (fsync(fd) < 0) {
         return err_errno(err, "sync %s", data_path);
     }
-    return files_sync_dir(dest_dir, err);
+    return sync_dir(dest_dir, err);
 }
 
 int snapshot_make(struct state_writer *writer, const char *dir, const atomic_bool *stop,
@@ -353,19 +353,13 @@ static int read_snapshot(const char *path, int to, const char *to_path,
         struct snapshot_info *ret_info, struct err *err)
 {
     crypto_generichash_state hash;
-    struct stat stat;
+    uint64_t data_bytes;
     CLEANUP(close_fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
 
     if (fd < 0) {
         return err_errno(err, "open %s", path);
     }
-    if (fstat(fd, &stat) < 0) {
-        return err_errno(err, "stat %s", path);
-    }
-    if (!S_ISREG(stat.st_mode) || stat.st_size < SNAPSHOT_TRAILER_BYTES) {
-        return err_set(err, -EUCLEAN, "%s: not a snapshot, or cut", path);
-    }
-    uint64_t data_bytes = (uint64_t)stat.st_size - SNAPSHOT_TRAILER_BYTES;
+    TRY(snapshot_data_bytes(fd, path, &data_bytes, err));
     snapshot_hash_init(&hash);
     TRY(read_through(fd, data_bytes, path, to, to_path, &hash, err));
     return read_trailer(fd, path, data_bytes, &hash, ret_info, err);
@@ -393,7 +387,7 @@ int snapshot_unpack(
     if (fsync(fd) < 0) {
         return err_errno(err, "sync %s", data_path);
     }
-    TRY(files_sync_dir(dest_dir, err));
+    TRY(sync_dir(dest_dir, err));
     TRY(read_position(data_path, &found, err));
     if (found.index != info.index || found.term != info.term) {
         return err_set(err, -EUCLEAN, "%s: trailer and content are of different entries", path);

@@ -11,6 +11,7 @@
 #include "common/lockfile.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "common/sync_dir.h"
 #include "daemons/stored/files.h"
 #include "daemons/stored/lockwatch.h"
 #include "daemons/stored/stored_impl.h"
@@ -85,7 +86,7 @@ static int set_up(struct stored *stored, struct err *err)
     TRY(lockwatch_start(stored->state_dir, STATUS_STORAGE, &stored->lockwatch, err));
     snapshot_sweep(stored->snap_dir);
     /* A life before this one may have died between a snapshot's name and its sync, and raftd is told of what is there. */
-    TRY(files_sync_dir(stored->snap_dir, err));
+    TRY(sync_dir(stored->snap_dir, err));
     result = snapshot_newest(stored->snap_dir, &stored->snapshots.newest, err);
     if (result < 0 && result != -ENOENT) {
         return result;
@@ -169,4 +170,25 @@ void stored_fail(struct stored *stored, int status, const struct err *err, const
         generations_distrust(stored->generations);
     }
     loop_stop(stored->loop);
+}
+
+void stored_fill_hello(void *user, struct hello *ret_hello)
+{
+    struct stored *stored = user;
+    struct replica *replica = generations_replica(stored->generations);
+
+    ret_hello->component = SPAN_LIT("stored");
+    if (replica != NULL) {
+        const struct schema_meta *meta = replica_meta(replica);
+        ret_hello->cluster_id = meta->cluster_id;
+        ret_hello->member_id = meta->member_id;
+        ret_hello->applied_index = meta->applied_index;
+        ret_hello->applied_term = meta->applied_term;
+        ret_hello->generation = generations_number(stored->generations);
+        SET(ret_hello, hello_tag_cluster_id);
+        SET(ret_hello, hello_tag_member_id);
+        SET(ret_hello, hello_tag_applied_index);
+        SET(ret_hello, hello_tag_applied_term);
+        SET(ret_hello, hello_tag_generation);
+    }
 }

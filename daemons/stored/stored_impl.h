@@ -8,6 +8,7 @@
 #include "daemons/stored/snapshot.h"
 #include "daemons/stored/stored.h"
 #include "proto/apply.h"
+#include "proto/hello.h"
 
 struct link;
 struct link_hub;
@@ -136,6 +137,9 @@ struct stored {
 
 /* Stops the loop for good: the storage cannot be relied on (status 3), or something is wrong (1). */
 void stored_fail(struct stored *stored, int status, const struct err *err, const char *event);
+
+/* What each link's hello says: which state this is and how far it has come, if there is one. */
+void stored_fill_hello(void *user, struct hello *ret_hello);
 
 /* raft_side.c */
 int raft_side_start(struct stored *stored, struct err *err);

@@ -16,7 +16,6 @@
 #include "common/strangers.h"
 #include "daemons/stored/stored_impl.h"
 #include "proto/applied.h"
-#include "proto/hello.h"
 #include "proto/link.h"
 #include "proto/outcome.h"
 
@@ -293,33 +292,13 @@ static void on_writable(void *user, struct link *link)
     }
 }
 
-static void fill_hello(void *user, struct hello *ret_hello)
-{
-    struct stored *stored = user;
-    const struct schema_meta *meta = live_meta(stored);
-
-    ret_hello->component = SPAN_LIT("stored");
-    if (meta != NULL) {
-        ret_hello->cluster_id = meta->cluster_id;
-        ret_hello->member_id = meta->member_id;
-        ret_hello->applied_index = meta->applied_index;
-        ret_hello->applied_term = meta->applied_term;
-        ret_hello->generation = generations_number(stored->generations);
-        SET(ret_hello, hello_tag_cluster_id);
-        SET(ret_hello, hello_tag_member_id);
-        SET(ret_hello, hello_tag_applied_index);
-        SET(ret_hello, hello_tag_applied_term);
-        SET(ret_hello, hello_tag_generation);
-    }
-}
-
 static const struct link_events subscriber_events = {
     .on_up = on_up,
     .on_down = on_down,
     .on_message = on_message,
     .on_writable = on_writable,
     .on_stranger = strangers_tell,
-    .fill_hello = fill_hello,
+    .fill_hello = stored_fill_hello,
 };
 
 static void on_beacon_timer(void *user)
