@@ -339,7 +339,7 @@ void changes_tick(struct raftd *raftd, uint64_t now_ms)
     uint64_t limit_ms = raftd_request_timeout_ms(raftd);
 
     LIST_FOREACH (change, &raftd->changes->list, struct change, node) {
-        if (now_ms - change->since_ms > limit_ms) {
+        if (clock_passed(change->since_ms, now_ms) > limit_ms) {
             free_change(change);
         } else if (change->again_at_ms != 0 && now_ms >= change->again_at_ms) {
             try_change(raftd, change);

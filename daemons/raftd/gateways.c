@@ -505,19 +505,19 @@ void gateways_member_result(
 void gateways_expire(struct gateways *gateways, uint64_t now_ms, uint64_t wait_ms_max)
 {
     LIST_FOREACH (waiting, &gateways->waiting_ops, struct kept_ops, node) {
-        if (now_ms - waiting->since_ms > wait_ms_max) {
+        if (clock_passed(waiting->since_ms, now_ms) > wait_ms_max) {
             free_waiting(gateways, waiting);
         }
     }
     passed_expire(gateways->passed, now_ms, wait_ms_max);
     LIST_FOREACH (read, &gateways->waiting_reads, struct waiting_read, node) {
-        if (now_ms - read->since_ms > wait_ms_max) {
+        if (clock_passed(read->since_ms, now_ms) > wait_ms_max) {
             list_remove(&read->node);
             free(read);
         }
     }
     LIST_FOREACH (change, &gateways->waiting_changes, struct waiting_change, node) {
-        if (now_ms - change->since_ms > wait_ms_max) {
+        if (clock_passed(change->since_ms, now_ms) > wait_ms_max) {
             list_remove(&change->node);
             free(change);
         }

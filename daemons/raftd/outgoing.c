@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "daemons/raftd/outgoing.h"
 
 enum {
@@ -93,11 +94,11 @@ enum outgoing_state outgoing_tick(struct outgoing *outgoing, uint64_t now_ms, ui
     if (!outgoing->was_offered && outgoing->moved_at_ms == 0) {
         outgoing->moved_at_ms = now_ms;
     }
-    if (now_ms - outgoing->moved_at_ms > give_up_ms) {
+    if (clock_passed(outgoing->moved_at_ms, now_ms) > give_up_ms) {
         return OUTGOING_FAILED;
     }
     uint64_t last_ms = MAX(outgoing->moved_at_ms, outgoing->offered_at_ms);
-    if (!outgoing->was_offered || now_ms - last_ms > quiet_ms) {
+    if (!outgoing->was_offered || clock_passed(last_ms, now_ms) > quiet_ms) {
         if (send(user, snapshot_offer_type, buf_span(&outgoing->offer))) {
             outgoing->was_offered = true;
             outgoing->is_resuming = true;
@@ -113,7 +114,7 @@ static void adapt(struct outgoing *outgoing, uint64_t now_ms, uint64_t quiet_ms)
     if (outgoing->probe_offset == 0 || outgoing->acked < outgoing->probe_offset) {
         return;
     }
-    uint64_t took_ms = now_ms - outgoing->probe_at_ms;
+    uint64_t took_ms = clock_passed(outgoing->probe_at_ms, now_ms);
     outgoing->probe_offset = 0;
     if (took_ms < quiet_ms / 8) {
         outgoing->window = MIN(outgoing->window * 2, (uint64_t)WINDOW_BYTES_MAX);

@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "common/clock.h"
+
 enum {
     BYTES_MAX = 16 * 1024 * 1024,
     BUCKET_COUNT = 1024,
@@ -279,7 +281,7 @@ struct kept_ops *passed_take_dead(struct passed *passed)
 void passed_expire(struct passed *passed, uint64_t now_ms, uint64_t wait_ms_max)
 {
     LIST_FOREACH (kept, &passed->kept, struct kept_ops, node) {
-        if (now_ms - kept->since_ms > wait_ms_max) {
+        if (clock_passed(kept->since_ms, now_ms) > wait_ms_max) {
             forget(passed, kept);
         }
     }

@@ -287,7 +287,7 @@ static void say_ping(struct channel *channel)
 
 static void check_silence(struct channel *channel, uint64_t now_ms)
 {
-    if (now_ms - MIN(now_ms, channel->heard_at_ms) > channel->config.election_ms) {
+    if (clock_passed(channel->heard_at_ms, now_ms) > channel->config.election_ms) {
         give_up(channel, 0, "silent for an election timeout");
     } else if (channel->state == CHANNEL_LIVE) {
         say_ping(channel);

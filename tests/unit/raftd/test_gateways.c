@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "common/conf.h"
+#include "common/clock.h"
 #include "daemons/raftd/gateways.h"
 #include "proto/hello.h"
 #include "proto/propose.h"
@@ -177,12 +178,28 @@ static void a_refusal_that_comes_late_is_not_taken_for_one_of_the_next_leader(vo
     assert_int_equal(gateways_waiting(bench->gateways), 1);
 }
 
+/* The clock of who looks was read when there was nothing to be looked at yet. */
+static void what_came_after_the_look_at_the_clock_is_not_old(void **state)
+{
+    struct bench *bench = *state;
+    uint64_t before_ms = clock_monotonic_ms() - 1;
+
+    propose(bench, SPAN_LIT("an op with a request id of its own"));
+    assert_int_equal(gateways_proposal_again(bench->gateways, bench->contexts[0]), 1);
+    gateways_expire(bench->gateways, before_ms, 1000);
+    assert_int_equal(gateways_waiting(bench->gateways), 1);
+    gateways_expire(bench->gateways, clock_monotonic_ms() + 1001, 1000);
+    assert_int_equal(gateways_waiting(bench->gateways), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(
                 a_refusal_that_comes_late_is_not_taken_for_one_of_the_next_leader, set_up,
                 tear_down),
+        cmocka_unit_test_setup_teardown(
+                what_came_after_the_look_at_the_clock_is_not_old, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -283,6 +283,18 @@ static void refused_ones_go_back_with_what_was_not_seen(void **state)
     hand(f, 1, 1); /* nothing to be found any more */
 }
 
+static void one_of_after_the_look_at_the_clock_is_not_old(void **state)
+{
+    struct fixture *f = *state;
+
+    begin(f);
+    add(f, 7, 1, 1, 1);
+    passed_expire(f->passed, 1000 - 1, 50);
+    struct kept_ops *kept = passed_take(f->passed, 7);
+    assert_non_null(kept);
+    (void)kept_ops_free(kept);
+}
+
 static void old_ones_are_forgotten(void **state)
 {
     struct fixture *f = *state;
@@ -312,6 +324,7 @@ int main(void)
         TEST(a_gap_leaves_all_before_it_unknown),
         TEST(entries_that_come_again_tell_nothing_new),
         TEST(refused_ones_go_back_with_what_was_not_seen),
+        TEST(one_of_after_the_look_at_the_clock_is_not_old),
         TEST(old_ones_are_forgotten),
 #undef TEST
     };

@@ -335,6 +335,16 @@ static void a_spoiled_file_is_refused_and_not_kept(void **state)
     assert_int_not_equal(access(lab->arrived, F_OK), 0);
 }
 
+static void who_heard_after_the_look_at_the_clock_goes_on(void **state)
+{
+    struct lab *lab = *state;
+
+    tick(lab, 1000);
+    carry(lab, 3);
+    tick(lab, UINT64_MAX); /* a millisecond back */
+    assert_int_equal(lab->state, OUTGOING_UNDER_WAY);
+}
+
 static void who_hears_nothing_gives_up(void **state)
 {
     struct lab *lab = *state;
@@ -376,6 +386,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(
                 a_file_that_is_there_already_is_checked_and_not_sent_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_spoiled_file_is_refused_and_not_kept, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+                who_heard_after_the_look_at_the_clock_goes_on, set_up, tear_down),
         cmocka_unit_test_setup_teardown(who_hears_nothing_gives_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(no_more_is_under_way_than_the_limit, set_up, tear_down),
     };
