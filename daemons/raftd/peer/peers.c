@@ -155,24 +155,30 @@ static void on_unsafe(void *user, struct channel *channel, const char *reason, c
     }
 }
 
+static void tell_refusal(struct peer *peer, const struct peer_answer *answer, const char *url)
+{
+    char text[TEXT_BYTES];
+    char id[IDS_TEXT_BYTES];
+
+    (void)snprintf(text, sizeof text, "%.*s", (int)MIN(answer->text.bytes, sizeof text - 1),
+            answer->text.bytes == 0 ? "" : (const char *)answer->text.data);
+    if (answer->reason != PEER_REFUSED_STARTING && is_news(peer, text)) {
+        log_warning("raftd.peer.refuses_us", "peer=%s url=%s reason=\"%s\" action=try_again",
+                ids_text(peer->id, id), url, text);
+    }
+}
+
 static void on_refused(
         void *user, struct channel *channel, const struct peer_answer *answer, const char *url)
 {
     struct peer *peer = user;
-    char text[TEXT_BYTES];
-    char id[IDS_TEXT_BYTES];
 
     (void)channel;
+    tell_refusal(peer, answer, url);
     if (answer->reason == PEER_REFUSED_REMOVED) {
-        peer->peers->events->on_removed(peer->peers->user, peer->id);
+        peer->peers->events->on_removed(
+                peer->peers->user, peer->id); /* and the URLs may be others */
     }
-    (void)snprintf(text, sizeof text, "%.*s", (int)MIN(answer->text.bytes, sizeof text - 1),
-            answer->text.bytes == 0 ? "" : (const char *)answer->text.data);
-    if (answer->reason == PEER_REFUSED_STARTING || !is_news(peer, text)) {
-        return;
-    }
-    log_warning("raftd.peer.refuses_us", "peer=%s url=%s reason=\"%s\" action=try_again",
-            ids_text(peer->id, id), url, text);
 }
 
 static void on_pong(void *user, struct channel *channel, uint64_t round_trip_ns)
