@@ -72,8 +72,11 @@ static size_t read_said(int fd, char *ret_said)
     return used;
 }
 
+/* What raftd says of flags and files is so the next time too; what else can end it may pass. */
 static int judge(int wait_status, const char *said, bool tell_notes, struct err *err)
 {
+    bool is_refusal = WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == CONF_EXIT_USAGE;
+    int code = is_refusal ? -EINVAL : -EIO;
     const char *last = strrchr(said, '\n');
     char end[64];
 
@@ -85,9 +88,9 @@ static int judge(int wait_status, const char *said, bool tell_notes, struct err 
     }
     last = last == NULL ? said : last + 1;
     if (last[0] == '\0') {
-        return err_set(err, -EINVAL, "raftd --check: %s", child_describe_end(wait_status, end));
+        return err_set(err, code, "raftd --check: %s", child_describe_end(wait_status, end));
     }
-    return err_set(err, -EINVAL, "%s", last);
+    return err_set(err, code, "%s", last);
 }
 
 int trial_of_keys(const struct conf *conf, char **argv, bool tell_notes, struct err *err)

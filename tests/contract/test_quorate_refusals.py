@@ -141,6 +141,16 @@ def test_too_few_descriptors_are_refused(suite):
                    "; raise it with ulimit -n")
 
 
+@pytest.mark.parametrize("says, status", [(2, 2), (1, 1), (3, 1)])
+def test_only_what_raftd_refuses_of_its_keys_is_final(suite, says, status):
+    """With status 2 nobody starts us again (the unit's RestartPreventExitStatus); a lack of memory, say, may pass."""
+    key = os.path.join(suite.folder, "key")
+    with open(key, "w") as file:
+        file.write("0" * 64)
+    result = suite.run("--cluster-key-file=" + key, *suite.flags(), env=suite.environment(raftd="exit=%d" % says))
+    assert_refused(result, status, "raftd --check: status %d" % says)
+
+
 def test_missing_daemon_is_refused(suite):
     os.unlink(os.path.join(suite.bin, "stored"))
     result = suite.run(*suite.flags())
