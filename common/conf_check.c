@@ -256,6 +256,13 @@ static int check_tls(struct conf *conf, const struct conf_tls *tls, const struct
                     "-%scert-file and -%skey-file, or a http URL",
                     urls->items[i], prefix, prefix);
         }
+        if (url_is_tls(&url) && !has_cert && tls->client_cert_auth) {
+            return refuse(err,
+                    "-%sclient-cert-auth cannot be kept with -%sauto-tls: nobody has signed the "
+                    "certificates that are made up; give -%scert-file and -%skey-file, or drop one "
+                    "of the two",
+                    prefix, prefix, prefix, prefix);
+        }
         if (!url_is_tls(&url) && tls->client_cert_auth) {
             return refuse(err,
                     "-%sclient-cert-auth cannot be kept on %s; use https there, or drop the flag",
@@ -292,8 +299,7 @@ static int check_served(const struct conf *conf, struct err *err)
         const char *mend;
     } rows[] = {
         { url_any_is_tls(conf->listen_client_urls.items, conf->listen_client_urls.count),
-                "-listen-client-urls with https",
-                "use http URLs behind a TLS terminator" },
+                "-listen-client-urls with https", "use http URLs behind a TLS terminator" },
         { conf->client_tls.auto_tls, "-auto-tls", "leave it out" },
         { conf->proxy != CONF_PROXY_OFF, "-proxy", "leave it off and run a member" },
         { conf->enable_pprof, "-enable-pprof", "leave it out, and use perf on the daemons" },

@@ -230,6 +230,8 @@ static void contradictions_are_refused_with_the_known_words(void **state)
         { "-listen-peer-urls=https://127.0.0.1:1", "cannot listen on TLS for https://127.0.0.1:1: "
                                                    "KeyFile and CertFile are not presented" },
         { "-client-cert-auth", "-client-cert-auth cannot be kept on http://localhost:2379" },
+        { "-listen-peer-urls=https://127.0.0.1:1|-peer-auto-tls|-peer-client-cert-auth",
+                "-peer-client-cert-auth cannot be kept with -peer-auto-tls: " },
         { "-ca-file=/ca", "-client-cert-auth cannot be kept on http://localhost:2379" },
         { "-name=a=b", "-name must be a word" },
     };
