@@ -99,9 +99,11 @@ static void line_write(struct line *line)
     struct pollfd pollfd = { .fd = STDERR_FILENO, .events = POLLOUT };
     int saved = errno;
 
+    /* One line an event, and nothing that speaks to a terminal, whatever a peer managed to put into it. */
     for (size_t i = 0; i < line->bytes; i++) {
-        if (line->text[i] == '\n') {
-            line->text[i] = ' '; /* one line an event, whatever a peer managed to put into it */
+        unsigned char byte = (unsigned char)line->text[i];
+        if (byte < ' ' || byte == 0x7f) {
+            line->text[i] = ' ';
         }
     }
     line->text[line->bytes++] = '\n';

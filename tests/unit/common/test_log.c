@@ -97,6 +97,16 @@ static void newlines_in_values_make_no_second_line(void **state)
     assert_non_null(strstr(text, "said=one two\n"));
 }
 
+/* A name or URL that a peer sent is not to speak to the operator's terminal. */
+static void no_control_byte_of_a_value_is_printed(void **state)
+{
+    char text[8192];
+
+    log_error("bad.peer", "said=%s", "\x1b[2Jone\rtwo\x7f\tthree \xc3\xa4");
+    (void)take(*state, text, sizeof text);
+    assert_non_null(strstr(text, "said= [2Jone two  three \xc3\xa4\n"));
+}
+
 static void quiet_levels_are_not_printed(void **state)
 {
     char text[8192];
@@ -160,6 +170,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(line_under_a_package_is_verbatim, setup, teardown),
         cmocka_unit_test_setup_teardown(error_text_is_quoted_behind, setup, teardown),
         cmocka_unit_test_setup_teardown(newlines_in_values_make_no_second_line, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_control_byte_of_a_value_is_printed, setup, teardown),
         cmocka_unit_test_setup_teardown(quiet_levels_are_not_printed, setup, teardown),
         cmocka_unit_test_setup_teardown(long_lines_are_cut_and_end, setup, teardown),
         cmocka_unit_test_setup_teardown(repeats_are_counted_not_printed, setup, teardown),
