@@ -176,6 +176,23 @@ void loop_post(struct loop *loop, loop_fn fn, void *user)
     (void)uv_async_send(&loop->posted_async);
 }
 
+void loop_unpost(struct loop *loop, loop_fn fn, loop_fn drop)
+{
+    size_t kept = 0;
+
+    pthread_mutex_lock(&loop->lock);
+    for (size_t i = 0; i < loop->posted.count; i++) {
+        struct callback post = loop->posted.items[i];
+        if (post.fn == fn) {
+            drop(post.user);
+        } else {
+            loop->posted.items[kept++] = post;
+        }
+    }
+    loop->posted.count = kept;
+    pthread_mutex_unlock(&loop->lock);
+}
+
 void loop_on_turn_end(struct loop *loop, loop_fn fn, void *user)
 {
     callbacks_append(&loop->turn_ends, fn, user);

@@ -21,6 +21,8 @@ void loop_stop(struct loop *loop);
 
 /* Runs fn(user) on the loop thread soon. Any thread. */
 void loop_post(struct loop *loop, loop_fn fn, void *user);
+/* For who posts fn and goes: drop(user) at once for each post of it that has not run, and will not. Loop thread; not from a post. */
+void loop_unpost(struct loop *loop, loop_fn fn, loop_fn drop);
 
 /* Runs fn at each turn's end, until the loop is freed or the pair is taken off again (not from a turn-end callback). */
 void loop_on_turn_end(struct loop *loop, loop_fn fn, void *user);

@@ -233,6 +233,16 @@ static void on_completion(void *user)
     free(completion);
 }
 
+static void drop_completion(void *user)
+{
+    struct completion *completion = user;
+
+    LIST_FOREACH (item, &completion->items, struct item, writer.link) {
+        item_free(item);
+    }
+    free(completion);
+}
+
 /* WAL thread: only packs up and posts. */
 static void on_done(void *user, struct list *items, const struct err *err)
 {
@@ -266,6 +276,9 @@ struct storage *storage_close(struct storage *storage)
         return NULL;
     }
     storage->writer = writer_stop(storage->writer);
+    if (storage->loop != NULL) {
+        loop_unpost(storage->loop, on_completion, drop_completion);
+    }
     LIST_FOREACH (item, &storage->waiting, struct item, writer.link) {
         item_free(item);
     }

@@ -178,6 +178,24 @@ static void posts_from_four_threads_all_arrive(void **state)
     assert_int_equal(f->count, f->limit);
 }
 
+static void drop(void *user)
+{
+    note(user, "d");
+}
+
+static void what_is_taken_back_is_dropped_and_does_not_run(void **state)
+{
+    struct fixture *f = *state;
+    loop_post(f->loop, post_a, f);
+    loop_post(f->loop, post_b, f);
+    loop_post(f->loop, post_a, f);
+    loop_post(f->loop, stop_now, f);
+    loop_unpost(f->loop, post_a, drop);
+    assert_memory_equal(f->trace.data, "dd", 2);
+    loop_run(f->loop);
+    assert_trace(f, "ddbs");
+}
+
 static void *wake_once(void *user)
 {
     loop_waker_wake(((struct fixture *)user)->waker);
@@ -273,6 +291,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(
                 a_stop_at_the_end_of_the_last_turn_does_not_end_the_next_run, setup, teardown),
         cmocka_unit_test_setup_teardown(posts_from_four_threads_all_arrive, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+                what_is_taken_back_is_dropped_and_does_not_run, setup, teardown),
         cmocka_unit_test_setup_teardown(
                 a_waker_runs_its_callback_for_a_foreign_thread, setup, teardown),
         cmocka_unit_test_setup_teardown(a_repeating_timer_fires_until_stopped, setup, teardown),
