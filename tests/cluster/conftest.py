@@ -1,12 +1,30 @@
-"""Makes the suite's own modules importable; what of it a quick run has time for."""
+"""Makes the suite's own modules importable; clusters of three; what of it all a quick run has time for."""
 
 import os
 import sys
 
+import pytest
+
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from members import Cluster  # noqa: E402
 
 # In tests/run.sh --quick these run whole, and of each other file the first test: clusters take their time to start.
 QUICK_FILES = {"test_registers.py", "test_members.py"}
+
+
+@pytest.fixture
+def three():
+    """The test's own."""
+    with Cluster(3) as made:
+        yield made.start()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Shared by the tests of a file."""
+    with Cluster(3) as made:
+        yield made.start()
 
 
 def pytest_collection_modifyitems(config, items):

@@ -9,6 +9,7 @@ import time
 from harness.places import poll, scratch_root
 from harness.server import Quorate
 from harness.wire import WireError, exchange
+from harness.workers import Workers
 
 # Shorter than the defaults, so that a test with five elections stays short; the ratio is the defaults' own.
 HEARTBEAT_MS, ELECTION_MS = 50, 500
@@ -173,7 +174,7 @@ class Cluster:
         return poll(equal, timeout, "equal indexes")
 
 
-class Writers:
+class Writers(Workers):
     """Clients that write without pause, each its own keys; what was acknowledged is kept."""
 
     def __init__(self, members, count=8, timeout=1.5):
@@ -182,22 +183,11 @@ class Writers:
         self.acknowledged = {}  # key: value
         self.moments = []
         self.refused = 0
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(i,)) for i in range(count)]
+        super().__init__(count)
 
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self, number):
+    def work(self, number):
         turn, position = number, 0
-        while not self._stop.is_set():
+        while not self.is_over():
             member = self.members[position % len(self.members)] if position else self.members[number % len(self.members)]
             key, value = "/load/%d-%d" % (number, turn % 50), "%d" % turn
             try:
@@ -233,15 +223,17 @@ def signal_daemon(member, name, number):
 
 
 class Asked(threading.Thread):
-    """A request under way."""
+    """A request under way; with a network, from its clients' host."""
 
-    def __init__(self, member, method, target, body=None, headers=(), timeout=30):
+    def __init__(self, member, method, target, body=None, headers=(), timeout=30, network=None):
         super().__init__(daemon=True)
         self.call = (method, target, body, headers, timeout)
-        self.member, self.result, self.took_s = member, None, None
+        self.member, self.network, self.result, self.took_s = member, network, None, None
         self.start()
 
     def run(self):
+        if self.network is not None:
+            self.network.enter()
         began = time.monotonic()
         try:
             self.result = self.member.ask(*self.call)

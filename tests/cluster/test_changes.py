@@ -13,12 +13,6 @@ from members import Cluster, Writers, kill_member
 pytestmark = [pytest.mark.ours, pytest.mark.slow]
 
 
-@pytest.fixture
-def three():
-    with Cluster(3) as cluster:
-        yield cluster.start()
-
-
 class Load:
     """Writers before, during and after a change; the check at the end is of every member that runs."""
 
@@ -41,7 +35,7 @@ class Load:
             if failure[0] is None:
                 self.more()
         finally:
-            self.writers.__exit__()
+            self.writers.stop()
         if failure[0] is None:
             self.cluster.wait_equal(30)
             for member in self.cluster.running():

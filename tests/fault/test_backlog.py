@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import threading
 import time
 
 import pytest
@@ -12,6 +11,7 @@ import harness
 from harness import Connection, Keys, exchange, poll
 from harness.faults import Writers
 from harness.wire import FORM, WireError
+from harness.workers import Workers
 from sizes import sized
 
 pytestmark = [pytest.mark.ours, pytest.mark.limit(300)]
@@ -21,28 +21,17 @@ LOG_BYTES_MAX = 256 * MIB    # BACKLOG_BYTES_MAX of daemons/raftd/backlog.h
 QUEUE_BYTES_MAX = 64 * MIB   # WAITING_BYTES_MAX of daemons/raftd/gateways.c
 
 
-class Flood:
+class Flood(Workers):
     """Clients that write a mebibyte, wait for a moment, hang up and come again; `answers` is what they were told."""
 
     def __init__(self, port, count=64, patience=1.0):
         self.port, self.patience = port, patience
         self.answers, self.sent = [], 0
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._work, args=(n,), daemon=True) for n in range(count)]
+        super().__init__(count, 20)
 
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(20)
-
-    def _work(self, number):
+    def work(self, number):
         body = b"value=" + b"x" * MIB
-        while not self._stop.is_set():
+        while not self.is_over():
             try:
                 with Connection(self.port, timeout=self.patience) as connection:
                     self.sent += 1
@@ -50,7 +39,7 @@ class Flood:
                     self.answers.append((answer.status, answer.body[:300]))
             except (OSError, WireError):
                 pass
-            self._stop.wait(0.01)
+            self.pause(0.01)
 
 
 def memory_bytes(pid):

@@ -5,7 +5,6 @@ import os
 import random
 import selectors
 import signal
-import threading
 import time
 
 import pytest
@@ -14,12 +13,13 @@ import harness
 from harness import Connection, Keys, exchange, poll
 from harness.faults import Writers
 from harness.wire import WireError
+from harness.workers import Workers
 from sizes import sized
 
 pytestmark = [pytest.mark.ours, pytest.mark.limit(600)]
 
 
-class Readers:
+class Readers(Workers):
     """Many connections that read without a pause, each answer judged. One that is closed is opened again; when it was opened
     and when it broke is noted in `broken`, for the test to say whether it may."""
 
@@ -27,20 +27,9 @@ class Readers:
         self.port, self.total, self.failures, self.broken = port, 0, [], []
         self.slowest = 0.0
         self._request = b"GET /v2/keys%s HTTP/1.1\r\nHost: a\r\n\r\n" % key.encode()
-        self._count, self._stop = count, threading.Event()
+        self._count = count
         self._selector = selectors.DefaultSelector()
-        self._thread = threading.Thread(target=self._work, daemon=True)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
-
-    def stop(self):
-        self._stop.set()
-        self._thread.join(20)
+        super().__init__(join_s=20)
 
     def broken_without(self, moments, after_s=2.0):
         """The connections that broke, but not soon after any of the moments, or that were opened only after it."""
@@ -71,11 +60,11 @@ class Readers:
             connection.close()
             self._open()
 
-    def _work(self):
+    def work(self, _):
         try:
             for _ in range(self._count):
                 self._open()
-            while not self._stop.is_set():
+            while not self.is_over():
                 for key, _ in self._selector.select(0.2):
                     self._hear(key.data)
         except OSError as why:

@@ -6,13 +6,13 @@ import os
 import selectors
 import signal
 import socket
-import threading
 import time
 
 import pytest
 
 import harness
 from harness import exchange, poll
+from harness.workers import Workers
 
 pytestmark = [pytest.mark.ours, pytest.mark.limit(300)]
 
@@ -137,30 +137,24 @@ def test_all_watchers_of_an_event_share_its_bytes(server, query):
     assert peak_bytes(gatewayd) < 200 * MIB
 
 
-class Senders:
+class Senders(Workers):
     """{socket: bytes}, sent by a thread as far and as soon as they are taken: nobody is slow because this test is."""
 
     def __init__(self, messages):
         self.sent_at = time.monotonic()  # When something was taken last.
         self.left = len(messages)
-        self._stop = threading.Event()
         self._selector = selectors.DefaultSelector()
         for client, message in messages.items():
             client.setblocking(False)
             self._selector.register(client, selectors.EVENT_WRITE, memoryview(message))
-        self._thread = threading.Thread(target=self._send, daemon=True)
+        super().__init__(join_s=10)
 
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join(10)
+    def stop(self):
+        super().stop()
         self._selector.close()
 
-    def _send(self):
-        while self._selector.get_map() and not self._stop.is_set():
+    def work(self, _):
+        while self._selector.get_map() and not self.is_over():
             for key, _ in self._selector.select(0.1):
                 with contextlib.suppress(BlockingIOError, ConnectionError):
                     left = key.data[key.fileobj.send(key.data):]

@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import threading
 import time
 
 import pytest
@@ -12,6 +11,7 @@ import harness
 from harness import Keys, exchange, poll
 from harness.flood import Flood
 from harness.wire import FORM
+from harness.workers import Workers
 from sizes import sized
 from specimen import start_or_refusal
 
@@ -57,21 +57,13 @@ def test_a_log_that_grows_over_many_lives_is_cut_too():
         poll(lambda: set(snapshots(server)) - set(first), 5, "another snapshot")
 
 
-class Observer:
+class Observer(Workers):
     """Looks at the files every so many seconds."""
 
     def __init__(self, server, every=0.1):
         self.server, self.every, self.snapshots_seen, self.segments_seen = server, every, set(), set()
         self.most_bytes, self.looks, self.most_snapshots = 0, 0, 0
-        self._stop, self._thread = threading.Event(), threading.Thread(target=self._work, daemon=True)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join(10)
+        super().__init__(join_s=10)
 
     def bytes(self):
         total = 0
@@ -83,8 +75,8 @@ class Observer:
                     pass
         return total
 
-    def _work(self):
-        while not self._stop.wait(self.every):
+    def work(self, _):
+        while not self.pause(self.every):
             names = [n for n in os.listdir(os.path.join(self.server.data_dir, "member", "snap")) if n.endswith(".snap")]
             self.snapshots_seen.update(names)
             self.segments_seen.update(segments(self.server))

@@ -10,13 +10,13 @@ import os
 import random
 import struct
 import subprocess
-import threading
 import time
 
 from harness.keys import Keys
 from harness.places import scratch_root
 from harness.server import SOURCE, compile_c
 from harness.wire import Connection, WireError
+from harness.workers import Workers
 
 CLONE_NEWNS = 0x00020000
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
@@ -185,7 +185,7 @@ def another_boot(folder):
 
 # Writers.
 
-class Writers:
+class Writers(Workers):
     """Threads that each put one new key after the other and note what was acknowledged, with its index."""
 
     def __init__(self, port, prefix, count=32, timeout=3.0, value_bytes=20):
@@ -194,21 +194,7 @@ class Writers:
         self.acked = [[] for _ in range(count)]    # (sequence, index)
         self.unknown = [[] for _ in range(count)]  # (sequence, what came instead of an answer)
         self.longest_s = 0.0
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._work, args=(n,), daemon=True) for n in range(count)]
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
-
-    def stop(self):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(self.timeout + 10)
+        super().__init__(count, timeout + 10)
 
     def count(self):
         return sum(len(acks) for acks in self.acked)
@@ -225,10 +211,10 @@ class Writers:
     def value(self, writer, sequence):
         return "%d.%d.%s" % (writer, sequence, self.padding)
 
-    def _work(self, writer):
+    def work(self, writer):
         keys = Keys(self.port, self.timeout)
         sequence = 0
-        while not self._stop.is_set():
+        while not self.is_over():
             sequence += 1
             began = time.monotonic()
             try:
