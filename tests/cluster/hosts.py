@@ -132,29 +132,20 @@ class Network:
         _run("ip", "-n", self.switch, "link", "set", "p%d" % host, "up" if up else "down")
 
 
-class HostMember(Member):
-    """A member on a host of a network."""
+class MemberElsewhere(Member):
+    """A member on a host of a network, asked at this address of the host's."""
 
-    def __init__(self, network, host, flags=(), env=None):
-        super().__init__("m%d" % host, flags, env=env, wrapper=["ip", "netns", "exec", network.name(host)])
-        self.host = host
-        self.address = "10.77.0.%d" % host
+    def __init__(self, network, host, address, name, flags=(), env=None):
+        super().__init__(name, flags, env=env, wrapper=["ip", "netns", "exec", network.name(host)])
+        self.host, self.address = host, address
         self.port, self.peer_port = 2379, 2380
-
-    @property
-    def url(self):
-        return "http://%s:2379" % self.address
-
-    @property
-    def peer_url(self):
-        return "http://%s:2380" % self.address
 
     def main_pid(self):
         return self.process.pid  # ip replaced itself
 
-    def ask(self, method, target, body=None, headers=(), timeout=15):
+    def ask(self, method, target, body=None, headers=(), timeout=15, address=None):
         data = body.encode() if isinstance(body, str) else body
-        with Connection(self.port, self.address, timeout) as connection:
+        with Connection(self.port, address or self.address, timeout) as connection:
             return connection.request(method, target, headers, data)
 
     def wait_ready(self, timeout=30.0):
@@ -167,3 +158,18 @@ class HostMember(Member):
                 return False
 
         poll(ready, timeout, self.name + " ready")
+
+
+class HostMember(MemberElsewhere):
+    """With flags that are the same on each host but for its address."""
+
+    def __init__(self, network, host, flags=(), env=None):
+        super().__init__(network, host, "10.77.0.%d" % host, "m%d" % host, flags, env)
+
+    @property
+    def url(self):
+        return "http://%s:2379" % self.address
+
+    @property
+    def peer_url(self):
+        return "http://%s:2380" % self.address

@@ -19,7 +19,7 @@ import threading
 import pytest
 from harness.places import FreePort, free_ports, poll
 from harness.server import build_dir
-from harness.wire import Connection, WireError, exchange
+from harness.wire import WireError, exchange
 
 import hosts
 import lans
@@ -58,36 +58,16 @@ TYPED = """
 """
 
 
-class TypedMember(Member):
+class TypedMember(hosts.MemberElsewhere):
     """Runs what was typed, in a folder of its own; the data dir is the default one there."""
 
     def __init__(self, network, host, words):
-        super().__init__("infra%d" % host, wrapper=["ip", "netns", "exec", network.name(host)])
-        self.words, self.network, self.host = words, network, host
+        super().__init__(network, host, network.address(host), "infra%d" % host)
+        self.words, self.network = words, network
         self.data_dir = os.path.join(self.folder, self.name + ".etcd")
-        self.address, self.port = network.address(host), 2379
 
     def command(self):
         return self.wrapper + [self.binary()] + self.words + self.flags
-
-    def main_pid(self):
-        return self.process.pid  # ip replaced itself
-
-    def ask(self, method, target, body=None, headers=(), timeout=15, address=None):
-        data = body.encode() if isinstance(body, str) else body
-        with Connection(2379, address or self.address, timeout) as connection:
-            return connection.request(method, target, headers, data)
-
-    def wait_ready(self, timeout=30.0):
-        def ready():
-            if self.process.poll() is not None:
-                raise RuntimeError("%s ended with %s:\n%s" % (self.name, self.process.returncode, self.log()[-3000:]))
-            try:
-                return self.ask("GET", "/v2/keys?quorum=true", timeout=5).status == 200
-            except (OSError, WireError):
-                return False
-
-        poll(ready, timeout, self.name + " ready")
 
 
 @pytest.fixture(scope="module")

@@ -31,12 +31,6 @@ def folder():
         yield path
 
 
-@pytest.fixture
-def three():
-    with Cluster(3) as cluster:
-        yield cluster.start()
-
-
 def write(member, count, prefix="/k"):
     """One after the other: the last but one is known to be committed, in the log of each member."""
     for i in range(count):

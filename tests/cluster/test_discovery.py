@@ -115,40 +115,38 @@ def refusal(member, timeout=20):
     return lines[-1]
 
 
-class Middle:
-    """A server that sends everybody on to another one, or, as a proxy, fetches the answer itself."""
+class Before:
+    """A server that stands before another one, at `target`; what derives from it says what becomes of a request."""
 
-    def __init__(self, target, status):
-        seen = self.seen = []
+    scheme, server_class = "http", http.server.ThreadingHTTPServer
+
+    def __init__(self, target):
+        self.target = target
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            def answer(self):
-                seen.append((self.command, self.path))
-                length = int(self.headers.get("Content-Length") or 0)
-                body = self.rfile.read(length)
-                if status != 200:
-                    self.send_response(status)
-                    self.send_header("Location", target + self.path)
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
-                    return
-                with socket.create_connection(target) as onward:
-                    path = self.path.split("/", 3)[3]
-                    head = "%s /%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\nContent-Type: %s\r\n\r\n" % (
-                        self.command, path, length, self.headers.get("Content-Type", "text/plain"))
-                    onward.sendall(head.encode() + body)
-                    while piece := onward.recv(65536):
-                        self.wfile.write(piece)
-                self.close_connection = True
+            def answer(handler):
+                self.answer(handler, handler.rfile.read(int(handler.headers.get("Content-Length") or 0)))
 
             do_GET = do_PUT = answer
 
             def log_message(self, *_):
                 pass
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = "http://127.0.0.1:%d" % self.server.server_port
+        self.server = self.server_class(("127.0.0.1", 0), Handler)
+        self.url = "%s://127.0.0.1:%d" % (self.scheme, self.server.server_port)
         self._thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+
+    def answer(self, handler, body):
+        raise NotImplementedError
+
+    def pass_on(self, handler, path, body):
+        with socket.create_connection(self.target) as onward:
+            head = "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\nContent-Type: %s\r\n\r\n" % (
+                handler.command, path, len(body), handler.headers.get("Content-Type", "text/plain"))
+            onward.sendall(head.encode() + body)
+            while piece := onward.recv(65536):
+                handler.wfile.write(piece)
+        handler.close_connection = True
 
     def __enter__(self):
         self._thread.start()
@@ -157,6 +155,24 @@ class Middle:
     def __exit__(self, *_):
         self.server.shutdown()
         self.server.server_close()
+
+
+class Middle(Before):
+    """Sends everybody on to another server, or, as a proxy, fetches the answer itself."""
+
+    def __init__(self, target, status):
+        super().__init__(target)
+        self.status, self.seen = status, []
+
+    def answer(self, handler, body):
+        self.seen.append((handler.command, handler.path))
+        if self.status == 200:
+            self.pass_on(handler, "/" + handler.path.split("/", 3)[3], body)
+            return
+        handler.send_response(self.status)
+        handler.send_header("Location", self.target + handler.path)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
 
 
 # The URL.
@@ -193,46 +209,24 @@ def test_three_members_find_each_other_by_a_url(server, finders):
     assert not any(token in member.log() for member in three)
 
 
-class Front:
+class HungUpOn(http.server.ThreadingHTTPServer):
+    def handle_error(self, *_):
+        pass  # By who does not trust us.
+
+
+class Front(Before):
     """TLS before a server that speaks none."""
 
+    scheme, server_class = "https", HungUpOn
+
     def __init__(self, server, cert, key):
+        super().__init__(("127.0.0.1", server.port))
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(cert, key)
-        target = ("127.0.0.1", server.port)
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def answer(self):
-                length = int(self.headers.get("Content-Length") or 0)
-                body = self.rfile.read(length)
-                with socket.create_connection(target) as onward:
-                    onward.sendall(("%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\nContent-Type: %s\r\n\r\n" % (
-                        self.command, self.path, length, self.headers.get("Content-Type", "text/plain"))).encode() + body)
-                    while piece := onward.recv(65536):
-                        self.wfile.write(piece)
-                self.close_connection = True
-
-            do_GET = do_PUT = answer
-
-            def log_message(self, *_):
-                pass
-
-        class Threading(http.server.ThreadingHTTPServer):
-            def handle_error(self, *_):
-                pass  # who does not trust us hangs up
-
-        self.server = Threading(("127.0.0.1", 0), Handler)
         self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
-        self.url = "https://127.0.0.1:%d" % self.server.server_port
-        self._thread = threading.Thread(target=self.server.serve_forever, daemon=True)
 
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
+    def answer(self, handler, body):
+        self.pass_on(handler, handler.path, body)
 
 
 def test_a_registry_behind_tls_is_believed_if_its_authority_is_known(own_server, finders, certs):

@@ -42,29 +42,40 @@ class HostCluster(Cluster):
                         for i in range(network.count)]
         for member, shim in zip(self.members, shims):
             member.shim = shim
-        self.flags = list(flags)
+        self.network, self.flags = network, list(flags)
         for member in self.members:
             member.initial = self.initial_cluster()
 
 
-class Client(threading.Thread):
-    """One client: works on the registers of the round, at any member, and writes down what it saw."""
+class Inhabitant(threading.Thread):
+    """Takes step after step on the clients' host until `over` is set; what ends it before that the test shows."""
 
-    def __init__(self, number, world):
+    def __init__(self, world, over, pause_s=0.0):
         super().__init__(daemon=True)
-        self.number, self.world = number, world
-        self.rng = random.Random(SEED * 1000 + number)
-        self.count = 0
+        self.world, self.over, self.pause_s = world, over, pause_s
         self.failure = None
 
     def run(self):
         try:
             self.world.network.enter()
-            while not self.world.over.is_set():
+            while not self.over.is_set():
                 self.step()
-                time.sleep(0.004)
-        except BaseException as failure:  # Shown by the test.
+                time.sleep(self.pause_s)
+        except BaseException as failure:
             self.failure = failure
+
+    def step(self):
+        raise NotImplementedError
+
+
+class Client(Inhabitant):
+    """One client: works on the registers of the round, at any member, and writes down what it saw."""
+
+    def __init__(self, number, world):
+        super().__init__(world, world.over, pause_s=0.004)
+        self.number = number
+        self.rng = random.Random(SEED * 1000 + number)
+        self.count = 0
 
     def step(self):
         key = "%d-%d" % (self.world.round, self.rng.randrange(REGISTERS))
@@ -122,22 +133,13 @@ class Client(threading.Thread):
             self.world.last[key] = value[1]
 
 
-class Watcher(threading.Thread):
+class Watcher(Inhabitant):
     """Follows /w at one member, from the first event on."""
 
     def __init__(self, member, world, index):
-        super().__init__(daemon=True)
-        self.member, self.world, self.next = member, world, index
+        super().__init__(world, world.watch_over)
+        self.member, self.next = member, index
         self.events = []
-        self.failure = None
-
-    def run(self):
-        try:
-            self.world.network.enter()
-            while not self.world.watch_over.is_set():
-                self.step()
-        except BaseException as failure:
-            self.failure = failure
 
     def step(self):
         try:
@@ -153,30 +155,22 @@ class Watcher(threading.Thread):
         self.next = node["modifiedIndex"] + 1
 
 
-class Teller(threading.Thread):
+class Teller(Inhabitant):
     """Writes what the watchers follow: seldom enough that no history is overrun."""
 
     def __init__(self, world):
-        super().__init__(daemon=True)
-        self.world = world
-        self.failure = None
+        super().__init__(world, world.over, pause_s=0.05)
+        self.count = 0
 
-    def run(self):
+    def step(self):
+        self.count += 1
         try:
-            self.world.network.enter()
-            count = 0
-            while not self.world.over.is_set():
-                count += 1
-                try:
-                    answer = self.world.cluster.members[count % len(self.world.cluster.members)].ask(
-                        "PUT", "/v2/keys/w/%d" % (count % 7), "value=%d" % count, FORM, timeout=1.0)
-                    if answer.status in (200, 201):
-                        self.world.told.append((answer.json["node"]["modifiedIndex"], "%d" % count))
-                except (OSError, WireError):
-                    pass
-                time.sleep(0.05)
-        except BaseException as failure:
-            self.failure = failure
+            answer = self.world.cluster.members[self.count % len(self.world.cluster.members)].ask(
+                "PUT", "/v2/keys/w/%d" % (self.count % 7), "value=%d" % self.count, FORM, timeout=1.0)
+            if answer.status in (200, 201):
+                self.world.told.append((answer.json["node"]["modifiedIndex"], "%d" % self.count))
+        except (OSError, WireError):
+            pass
 
 
 class World:
@@ -197,6 +191,11 @@ def signal_all(member, number):
 
 def others(network, host):
     return [i for i in range(1, network.count + 1) if i != host]
+
+
+def cut(network, member):
+    """Between it and the other hosts nothing passes."""
+    network.drop(*[pair for other in others(network, member.host) for pair in ((member.host, other), (other, member.host))])
 
 
 def fault_kill_member(world, member, rng):
@@ -239,8 +238,7 @@ def fault_mute(world, member, rng):
 
 
 def fault_cut_off(world, member, rng):
-    world.network.drop(*[pair for other in others(world.network, member.host)
-                         for pair in ((member.host, other), (other, member.host))])
+    cut(world.network, member)
     yield
     world.network.heal()
 
@@ -411,7 +409,7 @@ def test_after_a_partition_heals_all_write_and_the_leader_stays(network_of, meas
         member = cluster.followers()[0]
         leader = cluster.leader()
         term = leader.get("/").header("X-Raft-Term")
-        network.drop(*[pair for other in others(network, member.host) for pair in ((member.host, other), (other, member.host))])
+        cut(network, member)
         time.sleep(3 * ELECTION_MS / 1000)  # Long enough for it to miss the leader.
         network.heal()
         healed = time.monotonic()

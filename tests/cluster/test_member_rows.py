@@ -21,12 +21,6 @@ from members import JSON, Asked, Cluster, Member, kill_member, signal_daemon
 pytestmark = pytest.mark.ours
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    with Cluster(3) as made:
-        yield made.start()
-
-
 @pytest.fixture
 def three(cluster):
     cluster.start_again()  # First: each lists what it has applied.

@@ -14,12 +14,6 @@ from members import ELECTION_MS, JSON, Cluster, Writers, kill_daemon, kill_membe
 pytestmark = pytest.mark.ours
 
 
-@pytest.fixture
-def three():
-    with Cluster(3) as cluster:
-        yield cluster.start()
-
-
 def test_the_first_user_write_of_n_members_has_index_2n_plus_2(three):
     leader = three.leader()
     assert leader.put("/first", "1").json["node"]["createdIndex"] == 8

@@ -22,12 +22,6 @@ REQUEST_S = 5 + 2 * ELECTION_MS / 1000
 TIMED_OUT = "etcdserver: request timed out"
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    with Cluster(3) as made:
-        yield made.start()
-
-
 @pytest.fixture
 def three(cluster):
     cluster.start_again()
