@@ -6,14 +6,14 @@ What is asked of members of both kinds is what etcd's own clients ask; who leads
 import contextlib
 import os
 import sys
-import threading
 import time
 
-from bench_rows import KEYS, at_least, at_most, below, group, medians, rounds, spread
+from bench_rows import KEYS, at_least, at_most, below, connections_text, group, medians, report_load, rounds
 from bench_tools import Void, background, fill, load, median, percentile, wrk
 from harness import poll
 from harness.server import Etcd, Quorate
 from harness.wire import Connection, WireError
+from harness.workers import Workers
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cluster"))
 import hosts  # noqa: E402
@@ -184,9 +184,8 @@ def rates_of(settings, report, script):
         for name, connections, through_follower, aim in LOADS:
             if name != script:
                 continue
-            text = "cluster of 3: %s, %d connection%s%s" % (
-                "PUT" if script == "put" else "quorum GET", connections, "" if connections == 1 else "s",
-                " to a follower" if through_follower else "")
+            text = "cluster of 3: %s, %s%s" % (
+                "PUT" if script == "put" else "quorum GET", connections_text(connections), " to a follower" if through_follower else "")
 
             def measure(cluster):
                 cluster.leader()
@@ -199,11 +198,7 @@ def rates_of(settings, report, script):
             except Void as why:
                 report.void(text, why)
                 continue
-            if connections == 1:
-                report.row(text + ": median latency", {k: v / 1e3 for k, v in medians(results, "p50_us").items()}, "ms", aim)
-            else:
-                report.row(text + ": rate", medians(results, "rate"), "/s", aim, "rounds: " + spread(results, "rate"))
-            report.row(text + ": p99", {k: v / 1e3 for k, v in medians(results, "p99_us").items()}, "ms")
+            report_load(report, text, connections, results, aim, aim)
             report.row(text + ": CPU of all members", medians(results, "cpu_us"), "us")
 
 
@@ -224,29 +219,18 @@ def kinds_of(settings):
     return settings.kinds[-1:] if settings.smoke else settings.kinds
 
 
-class Writers:
+class Writers(Workers):
     """Clients that write without pause at these members; when each write was acknowledged is kept."""
 
     def __init__(self, members, count=8, network=None):
-        self.moments, self.refused, self.network = [], 0, network
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(members[i % len(members)], i), daemon=True) for i in range(count)]
+        self.members, self.moments, self.refused, self.network = members, [], 0, network
+        super().__init__(count)
 
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self, member, number):
+    def work(self, number):
         if self.network:
             self.network.enter()
-        connection, count = None, 0
-        while not self._over.is_set():
+        member, connection, count = self.members[number % len(self.members)], None, 0
+        while not self.is_over():
             count += 1
             try:
                 connection = connection or Connection(member.port, member.address, 10)

@@ -84,23 +84,32 @@ LOADS = [
 ]
 
 
+def connections_text(count):
+    return "%d connection%s" % (count, "" if count == 1 else "s")
+
+
+def report_load(report, name, connections, results, rate_aim, latency_aim):
+    """Of one connection the latency, of more the rate; and the 99th percentile."""
+    if connections == 1:
+        report.row(name + ": median latency", {k: v / 1e3 for k, v in medians(results, "p50_us").items()}, "ms", latency_aim)
+    else:
+        report.row(name + ": rate", medians(results, "rate"), "/s", rate_aim, "rounds: " + spread(results, "rate"))
+    report.row(name + ": p99", {k: v / 1e3 for k, v in medians(results, "p99_us").items()}, "ms")
+
+
 @group("rates")
 def rates(settings, report):
     with servers(settings) as running:
         for server in running.values():
             fill(server, "/bench", KEYS)
         for script, connections, rate_aim, latency_aim, cpu_aim in LOADS:
-            name = "%s, %d connection%s" % (script.upper(), connections, "" if connections == 1 else "s")
+            name = "%s, %s" % (script.upper(), connections_text(connections))
             try:
                 results = rounds(settings, running, lambda s: wrk(s, script + ".lua", connections, settings.seconds))
             except Void as why:
                 report.void(name, why)
                 continue
-            if connections == 1:
-                report.row(name + ": median latency", {k: v / 1e3 for k, v in medians(results, "p50_us").items()}, "ms", latency_aim)
-            else:
-                report.row(name + ": rate", medians(results, "rate"), "/s", rate_aim, "rounds: " + spread(results, "rate"))
-            report.row(name + ": p99", {k: v / 1e3 for k, v in medians(results, "p99_us").items()}, "ms")
+            report_load(report, name, connections, results, rate_aim, latency_aim)
             report.row(name + ": server CPU per request", medians(results, "cpu_us"), "us", cpu_aim)
             # The cores are shared with it: its time in a request bounds how far apart two servers' rates can be.
             report.row(name + ": wrk's own CPU per request", medians(results, "wrk_cpu_us"), "us")
@@ -131,7 +140,7 @@ def syncs(settings, report):
         for kind in settings.kinds:
             calls, puts = count_syncs(kind, connections, settings.seconds)
             values[kind] = calls / puts
-        report.row("syncs per acknowledged PUT, %d connection%s" % (connections, "" if connections == 1 else "s"), values, "")
+        report.row("syncs per acknowledged PUT, " + connections_text(connections), values, "")
 
 
 def answered_after(server, target, limit_s, status):
@@ -175,7 +184,7 @@ def slow_disk(settings, report):
             for server in running.values():
                 fill(server, "/bench", KEYS if not settings.smoke else 200)
             for connections, aim in ((256, at_least(2.5)), (64, at_least(2.0)), (1, at_most(1.25))):
-                name = "PUT, %d connection%s, syncs %d ms slower" % (connections, "" if connections == 1 else "s", added_ms)
+                name = "PUT, %s, syncs %d ms slower" % (connections_text(connections), added_ms)
                 try:
                     results = rounds(settings, running, lambda s: load(
                         "run", s.port, settings.seconds, connections, "put", "/bench", KEYS, 256))

@@ -1,3 +1,3 @@
--- Linearizable GET of 10,000 keys in random order; ends with one line of JSON.
+-- Linearizable GET.
 query = "?quorum=true"
-dofile(os.getenv("QUORATE_BENCH_LUA") .. "/get.lua")
+dofile(os.getenv("QUORATE_BENCH_LUA") .. "/keys.lua")
