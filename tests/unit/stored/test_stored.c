@@ -165,6 +165,35 @@ static void who_was_away_is_told_what_became_of_its_own_requests(void **state)
     assert_int_equal(f->missed, 5);
 }
 
+static bool is_skipped(struct ring *f)
+{
+    return f->skipped_to != 0;
+}
+
+/* 32 batches are unacknowledged: of more it hears no more than how far they came, and what became of its own requests. */
+static void who_acknowledges_nothing_is_sent_so_many_batches_and_told_to_read_the_rest(void **state)
+{
+    struct ring *f = *state;
+
+    ring_go_and_apply(f, 1);
+    f->seen_index = 1;
+    ring_subscribe(f);
+    ring_wait(f, ring_has_beacon);
+    struct span batch = replica_publication(generations_replica(f->stored->generations));
+    for (unsigned i = 0; i < 40; i++) {
+        subscribers_publish(f->stored, batch); /* while nobody listens */
+    }
+    ring_wait(f, is_skipped);
+    assert_in_range(f->outcomes, 30, 32); /* a beacon may have been under way as well */
+    assert_int_equal(f->outcomes + f->missed, 40);
+    assert_int_equal(f->skipped_to, 1);
+    /* And then as before. */
+    unsigned before = f->outcomes;
+    ring_send_batch(f, 1, 2, 0);
+    ring_wait(f, is_told);
+    assert_int_equal(f->outcomes, before + 2);
+}
+
 static void who_has_seen_all_gets_a_beacon_only(void **state)
 {
     struct ring *f = *state;
@@ -494,6 +523,7 @@ int main(void)
         TEST(the_kept_batch_is_told_again_after_a_restart),
         TEST(who_is_too_far_behind_is_told_to_read),
         TEST(who_was_away_is_told_what_became_of_its_own_requests),
+        TEST(who_acknowledges_nothing_is_sent_so_many_batches_and_told_to_read_the_rest),
         TEST(who_has_seen_all_gets_a_beacon_only),
         TEST(a_snapshot_comes_when_count_and_log_say_so),
         TEST(recorded_snapshots_are_purged_down_to_the_number_kept),
