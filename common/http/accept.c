@@ -3,7 +3,7 @@
  *
  * When descriptors run out, the socket would stay readable and the loop would spin: one descriptor
  * is kept spare, given up to take the connection, told 503 and closed, and taken again. Where even
- * that fails, accepting rests until a connection has closed or the next tick. */
+ * that fails, accepting rests until a connection has closed or the next tick, and what was spare is then taken anew. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -53,12 +53,20 @@ static void pause_accepting(struct http_server *server)
     server->is_accept_paused = true;
 }
 
+static void take_spare(struct http_server *server)
+{
+    server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
 void http_server_resume_accepting(struct http_server *server)
 {
     if (!server->is_accept_paused) {
         return;
     }
     server->is_accept_paused = false;
+    if (server->spare_fd < 0) {
+        take_spare(server);
+    }
     for (struct http_listener *l = server->listeners; l != NULL; l = l->next) {
         INVARIANT_EQ(uv_poll_start(&l->poll, UV_READABLE, on_listener), 0);
     }
@@ -87,7 +95,7 @@ static bool shed_one(struct http_server *server, int listener_fd)
     if (fd >= 0) {
         tell_full_and_close(server, fd);
     }
-    server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    take_spare(server);
     return fd >= 0;
 }
 

@@ -1,5 +1,7 @@
 """Limits, slow clients, and the server's own end."""
 
+import contextlib
+import os
 import resource
 import select
 import subprocess
@@ -10,7 +12,7 @@ import time
 import pytest
 
 from echo import GET, HELLO, HOST, WAIT_S, begin, no_date, read_all, read_until
-from harness.places import patience
+from harness.places import patience, poll
 
 
 # ---- limits and slow clients ----------------------------------------------------------------------------------------
@@ -146,6 +148,41 @@ def test_running_out_of_descriptors_refuses_and_recovers(serve):
     assert answers >= 40
     for client in clients:
         client.close()
+    server.wait_until_served()
+
+
+def spares(pid):
+    folder = "/proc/%d/fd" % pid
+    count = 0
+    for fd in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):  # closed by now
+            count += os.readlink(os.path.join(folder, fd)) == "/dev/null"
+    return count
+
+
+def test_the_spare_descriptor_comes_back(serve):
+    """It is given up to refuse a connection; where even then there is none, it is taken again later."""
+    server = serve(conn_count_max=1000)
+    pid = server.process.pid
+    before = spares(pid)
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
+    with server.connect() as first:
+        first.sendall(GET)
+        poll(lambda: spares(pid) == before - 1, WAIT_S, "the spare was given up")
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (64, hard))
+        assert read_until(first, b"hello\n")
+        clients = [server.connect() for _ in range(100)]
+        refused = 0
+        for client in clients:
+            try:
+                client.sendall(GET)
+                refused += client.recv(1000).startswith(b"HTTP/1.1 503")
+            except ConnectionError:
+                refused += 1
+        for client in clients:
+            client.close()
+    assert refused >= 40
     server.wait_until_served()
 
 
