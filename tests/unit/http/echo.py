@@ -57,12 +57,19 @@ class Server:
         return {k.decode(): int(v) for k, v in (pair.split(b"=") for pair in self.do(b"/stats").split())}
 
     def wait_for(self, **wanted):
+        return self.wait_until(lambda stats: all(stats[key] == value for key, value in wanted.items()), wanted)
+
+    def wait_for_hogs(self, count):
+        """So many are there, or were: on a slow machine the first are ended for what they hold before the last have come."""
+        return self.wait_until(lambda stats: stats["conns"] + stats["cut"] == count + 1, count)  # And who asks.
+
+    def wait_until(self, claim, what):
         began = time.monotonic()
         while True:
             stats = self.stats()
-            if all(stats[key] == value for key, value in wanted.items()):
+            if claim(stats):
                 return stats
-            assert time.monotonic() - began < patience(WAIT_S), (stats, wanted)
+            assert time.monotonic() - began < patience(WAIT_S), (stats, what)
 
     def wait_until_served(self):
         poll(lambda: no_date(self.ask(GET, shut=True)) == HELLO, WAIT_S, "hello")

@@ -72,7 +72,7 @@ def test_who_takes_room_and_sends_nothing_makes_way(serve, count, head):
     hogs = [server.connect() for _ in range(count)]
     for hog in hogs:
         hog.sendall(head)
-    server.wait_for(conns=len(hogs) + 1)
+    server.wait_for_hogs(len(hogs))
     answer = server.ask(put_head(MIB) + b"e" * MIB, shut=True)
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n") and answer.endswith(b"e" * MIB)
     assert server.stats()["cut"] > 0
@@ -85,7 +85,7 @@ def test_of_requests_that_wait_only_the_beginning_is_held(serve):
     clients = [server.connect() for _ in range(100)]
     for client in clients:
         client.sendall(put_head(MIB) + b"e" * 60000)
-    server.wait_for(conns=len(clients) + 1)
+    server.wait_for_hogs(len(clients))
     for _ in range(20):
         assert server.stats()["held_bytes"] <= BUDGET_BYTES
     for client in clients:
