@@ -18,7 +18,8 @@ enum {
     CONF_KEYS_MAX = 128,
     CONF_EXIT_FAILED = 1,
     CONF_EXIT_USAGE = 2,
-    CONF_EXIT_STORAGE = 3
+    CONF_EXIT_STORAGE = 3,
+    CONF_EXIT_NO_SPACE = 4, /* a daemon could not begin on a full disk */
 };
 
 /* raftd exits with it once its member was removed from the cluster; quorate turns it into 0 for the suite. */

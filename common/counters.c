@@ -79,6 +79,13 @@ static int lock_page(const char *path, int flags)
     return fd;
 }
 
+/* All of it: a hole in a mapped file on a full disk would be a SIGBUS. */
+static bool set_page_size(int fd)
+{
+    errno = posix_fallocate(fd, 0, PAGE_BYTES);
+    return errno == 0;
+}
+
 /* A page of our own under another name, locked before anybody can see it by its own. */
 static int make_page(const char *dir, uint64_t id, const char *path)
 {
@@ -86,7 +93,7 @@ static int make_page(const char *dir, uint64_t id, const char *path)
 
     (void)snprintf(new_path, sizeof new_path, "%s/%s%016" PRIx64, dir, new_prefix, id);
     int fd = lock_page(new_path, O_CREAT | O_EXCL);
-    if (fd >= 0 && (ftruncate(fd, PAGE_BYTES) != 0 || rename(new_path, path) != 0)) {
+    if (fd >= 0 && (!set_page_size(fd) || rename(new_path, path) != 0)) {
         int code = errno;
         (void)unlink(new_path);
         (void)close(fd);
@@ -105,12 +112,14 @@ int counters_open(const char *dir, uint64_t id, struct counters **ret_counters, 
     (void)snprintf(counters->dir, sizeof counters->dir, "%s", dir);
     (void)snprintf(path, sizeof path, "%s/%s%016" PRIx64, dir, page_prefix, id);
     counters->fd = make_page(dir, id, path);
-    if (counters->fd < 0) {
+    bool has_room = counters->fd >= 0 || (errno != ENOSPC && errno != EDQUOT);
+    if (counters->fd < 0 && has_room) {
         int code = err_errno(err, "counters page %s", path);
         (void)counters_close(counters);
         return code;
     }
-    void *map = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, counters->fd, 0);
+    void *map = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE,
+            has_room ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS, counters->fd, 0);
     if (map == MAP_FAILED) {
         int code = err_errno(err, "map counters page %s", path);
         (void)counters_close(counters);
@@ -139,6 +148,11 @@ struct counters *counters_close(struct counters *counters)
         free(counters);
     }
     return NULL;
+}
+
+bool counters_is_kept(const struct counters *counters)
+{
+    return counters->fd >= 0;
 }
 
 uint64_t *counters_values(struct counters *counters)

@@ -58,10 +58,13 @@ enum counter {
 
 struct counters;
 
-/* Makes the page named by `id`, which nobody ever had: a random number. */
+/* Makes the page named by `id`, which nobody ever had: a random number. Where the disk has no room for it, it is in
+ * memory: what is counted there no sum has, and it goes with the process. */
 int counters_open(const char *dir, uint64_t id, struct counters **ret_counters, struct err *err);
 struct counters *counters_close(
         struct counters *counters); /* the page stays; always NULL, accepts NULL */
+
+bool counters_is_kept(const struct counters *counters); /* in a file */
 
 /* The page's COUNTER_COUNT values, to count in. */
 uint64_t *counters_values(struct counters *counters);

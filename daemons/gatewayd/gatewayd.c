@@ -197,6 +197,9 @@ static int open_all(struct gatewayd *gw, struct err *err)
 
     TRY(answer_init(gw, err));
     TRY(counters_open(".", gw->instance, &gw->counters, err));
+    if (!counters_is_kept(gw->counters)) {
+        log_warning("gatewayd.counters.not_kept", "reason=\"no space\" action=count_in_memory");
+    }
     gw->values = counters_values(gw->counters);
     gw->loop = loop_new();
     loop_on_signal(gw->loop, SIGTERM, on_stop_signal, gw);

@@ -42,9 +42,10 @@ int main(int argc, char **argv)
     if (status >= 0) {
         return status;
     }
-    if (run(&conf, &err) < 0) {
+    int result = run(&conf, &err);
+    if (result < 0) {
         log_event_err(LOG_LEVEL_CRIT, &err, "gatewayd.start.failed", "action=exit");
-        return CONF_EXIT_FAILED;
+        return result == -ENOSPC || result == -EDQUOT ? CONF_EXIT_NO_SPACE : CONF_EXIT_FAILED;
     }
     return 0;
 }

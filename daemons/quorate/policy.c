@@ -49,6 +49,12 @@ enum policy_verdict policy_decide(struct child *child, int wait_status, uint64_t
         *ret_exit_status = CONF_EXIT_STORAGE;
         return after_storage_error(child, now_ms, ret_reason, reason_bytes);
     }
+    if (status == CONF_EXIT_NO_SPACE) {
+        child->restart_at_ms = now_ms + POLICY_NO_SPACE_WAIT_MS;
+        (void)snprintf(ret_reason, reason_bytes,
+                "no space: make some, it is tried again for as long as it takes");
+        return POLICY_RESTART;
+    }
     if (child->ready) {
         child->early_deaths = 0;
         if (lived_ms >= POLICY_SETTLED_MS) {

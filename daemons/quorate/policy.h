@@ -2,7 +2,8 @@
  *
  * A daemon that served is back at once (100 ms); one that keeps dying waits twice as long each time, up to 5 s. Ten
  * lives in a row that ended early without ever being ready, and we give up. Status 2 is a configuration that no restart
- * mends, status 3 a disk that should be left alone for 30 s, and raftd's own status for "removed" ends the suite. */
+ * mends, status 3 a disk that should be left alone for 30 s, and raftd's own status for "removed" ends the suite. Status 4 is
+ * a start on a full disk: it is tried again for as long as it takes somebody to make room. */
 #pragma once
 
 #include "daemons/quorate/child.h"
@@ -21,6 +22,7 @@ enum {
     POLICY_EARLY_DEATHS_MAX = 10,
     POLICY_STORAGE_WAIT_MS = 30000,
     POLICY_STORAGE_DEATHS_MAX = 3,
+    POLICY_NO_SPACE_WAIT_MS = 5000,
 };
 
 enum policy_verdict policy_decide(struct child *child, int wait_status, uint64_t now_ms,

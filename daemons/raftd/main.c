@@ -23,8 +23,10 @@ static int status_of(int result)
         return CONF_EXIT_USAGE;
     case -EBADMSG:
     case -EIO:
-    case -ENOSPC:
         return CONF_EXIT_STORAGE;
+    case -ENOSPC:
+    case -EDQUOT:
+        return CONF_EXIT_NO_SPACE;
     default:
         return CONF_EXIT_FAILED;
     }

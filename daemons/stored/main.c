@@ -52,6 +52,20 @@ static int run(const struct conf *conf, struct err *err)
     return stored_exit_status(stored);
 }
 
+static int status_of(int result)
+{
+    switch (result) {
+    case -EIO:
+    case -EUCLEAN:
+        return CONF_EXIT_STORAGE;
+    case -ENOSPC:
+    case -EDQUOT:
+        return CONF_EXIT_NO_SPACE;
+    default:
+        return CONF_EXIT_FAILED;
+    }
+}
+
 int main(int argc, char **argv)
 {
     CLEANUP(conf_fini) struct conf conf = { 0 };
@@ -64,7 +78,7 @@ int main(int argc, char **argv)
     int result = run(&conf, &err);
     if (result < 0) {
         log_event_err(LOG_LEVEL_CRIT, &err, "stored.start.failed", "action=exit");
-        return result == -EIO || result == -EUCLEAN ? CONF_EXIT_STORAGE : CONF_EXIT_FAILED;
+        return status_of(result);
     }
     return result;
 }

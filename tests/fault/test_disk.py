@@ -1,6 +1,8 @@
 """A full disk, and a disk that fails: nothing is acknowledged that is not there, reads go on, and it resumes."""
 
 import os
+import re
+import signal
 import time
 
 import pytest
@@ -21,6 +23,13 @@ def put(port, key, value="v", timeout=10.0):
         return answer.status, answer.body
     except (OSError, WireError) as why:
         return 0, repr(why).encode()
+
+
+def is_read(port, key):
+    try:
+        return exchange(port, "GET", "/v2/keys" + key, timeout=5).status == 200
+    except (OSError, WireError):
+        return False
 
 
 def fill_up(folder):
@@ -59,12 +68,53 @@ def test_a_full_disk_refuses_writes_keeps_reads_and_resumes():
         # Reads, and all daemons, are still there.
         assert exchange(server.port, "GET", "/v2/keys/before?recursive=true").status == 200
         assert set(server.pids()) >= {"raftd", "stored", "gatewayd"}
+        # Monitors are told.
+        answer = exchange(server.port, "GET", "/health")
+        assert (answer.status, answer.body) == (503, b'{"health":"false"}\n')
+        # One that is killed now comes back, or waits for space: nobody is given up.
+        for name in ("gatewayd", "stored", "raftd"):
+            os.kill(server.daemon(name, 20), signal.SIGKILL)
+            poll(lambda: is_read(server.port, "/before/w0/1"), 20, "reads go on without " + name)
         os.unlink(filler)
         poll(lambda: put(server.port, "/probe")[0] in (200, 201), 30, "writes resume when there is space")
         assert meanwhile.problems() == [] and writers.problems() == []
         server.kill()
         server.start()
         assert meanwhile.problems() == [] and writers.problems() == []
+
+
+@pytest.mark.parametrize("name, rule", [
+    ("raftd", "proc=raftd call=any path=/wal/ do=error:ENOSPC"), ("stored", "proc=stored call=any path=/state/ do=error:ENOSPC")], ids=["log", "state"])
+def test_a_start_on_a_full_disk_waits_for_space_and_is_not_given_up(shim, name, rule):
+    """No error of the disk's: nothing is lost, nobody has to rest, and reads go on where there is a state."""
+    with harness.new_server(env=shim.env, quick_clock=True) as server:
+        server.start()
+        assert put(server.port, "/k")[0] == 201
+        server.kill()
+        old = len(server.log())
+        shim.set(rule)
+        server.spawn()
+        said = r"quorate\.daemon\.ended daemon=%s with=\"status 4\" .* restart_in_ms=5000 note=no space" % name
+        poll(lambda: re.search(said, server.log()[old:]), 20, "it is said")
+        if name == "raftd":
+            assert exchange(server.port, "GET", "/v2/keys/k").status == 200
+        shim.set()
+        server.wait_ready(40)
+        assert put(server.port, "/k")[0] == 200
+        assert not os.path.exists(os.path.join(server.data_dir, "member", "wal", "FAILED"))
+
+
+def test_a_gatewayd_that_starts_on_a_full_disk_serves_without_its_counters(shim):
+    """They lie in a mapped file of its own."""
+    with harness.new_server(env=shim.env, quick_clock=True) as server:
+        server.start()
+        assert put(server.port, "/k")[0] == 201
+        first = server.daemon("gatewayd")
+        shim.set("proc=gatewayd call=any path=counters do=error:ENOSPC")
+        os.kill(first, signal.SIGKILL)
+        poll(lambda: server.pids().get("gatewayd", [first]) != [first] and is_read(server.port, "/k"), 20, "reads go on")
+        assert shim.hits() and "gatewayd.counters.not_kept" in server.log()
+        assert exchange(server.port, "GET", "/v2/stats/store").status == 200
 
 
 WRITE_SITES = ["write", "pwrite", "writev", "pwritev", "fallocate", "ftruncate", "rename", "any"]

@@ -14,6 +14,7 @@ enum {
     STATUS_FAILED = 1 << 8,
     STATUS_USAGE = 2 << 8,
     STATUS_STORAGE = 3 << 8,
+    STATUS_NO_SPACE = 4 << 8,
     STATUS_REMOVED = 100 << 8
 };
 
@@ -147,6 +148,22 @@ static void storage_error_of_stored_is_restarted_at_once(void **state)
     assert_int_equal(live(&life, true, 60000, STATUS_STORAGE), 100);
 }
 
+/* What ends it is that somebody makes room, and that may take a night. */
+static void full_disk_is_waited_for_for_ever(void **state)
+{
+    static const char *const names[] = { "raftd", "stored", "gatewayd" };
+    (void)state;
+
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
+        struct life life = begin(names[i]);
+        for (unsigned j = 0; j < 10000; j++) {
+            assert_int_equal(live(&life, false, 5, STATUS_NO_SPACE), 5000);
+        }
+        assert_non_null(strstr(life.reason, "no space"));
+        assert_int_equal(live(&life, false, 5, STATUS_FAILED), 100); /* nothing was counted */
+    }
+}
+
 static void removed_member_ends_all_with_zero(void **state)
 {
     struct life life = begin("raftd");
@@ -170,6 +187,7 @@ int main(void)
         cmocka_unit_test(bad_configuration_ends_all_at_once),
         cmocka_unit_test(storage_errors_of_raftd_get_three_long_waits),
         cmocka_unit_test(storage_error_of_stored_is_restarted_at_once),
+        cmocka_unit_test(full_disk_is_waited_for_for_ever),
         cmocka_unit_test(removed_member_ends_all_with_zero),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
