@@ -84,5 +84,5 @@ bool tls_session_is_ready(const struct tls_session *session);
 int tls_session_send(
         struct tls_session *session, struct span plain, struct buf *out, struct err *err);
 
-/* Common name of the other side's certificate, which was found good; false: it showed none. */
+/* Common name of the other side's certificate, which was found good; false: it showed none, or none is looked at. */
 bool tls_session_peer_name(const struct tls_session *session, char ret_name[TLS_NAME_BYTES]);

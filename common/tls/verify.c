@@ -301,6 +301,7 @@ int tls_on_verify(int is_good, X509_STORE_CTX *store)
 bool tls_session_peer_name(const struct tls_session *session, char ret_name[TLS_NAME_BYTES])
 {
     const X509 *cert = SSL_get0_peer_certificate(session->ssl);
+    bool was_judged = SSL_get_verify_mode(session->ssl) != SSL_VERIFY_NONE;
 
-    return cert != NULL && common_name(cert, ret_name);
+    return was_judged && cert != NULL && common_name(cert, ret_name);
 }

@@ -189,6 +189,7 @@ static void auto_tls_needs_no_files_and_trusts_anybody(void **state)
     struct tls_config config = config_of("", "");
     struct pair pair = { 0 };
     char notes[TLS_NOTES_MAX][TLS_NOTE_BYTES];
+    char name[TLS_NAME_BYTES];
     (void)state;
 
     config.trusted_ca_file = "";
@@ -196,6 +197,7 @@ static void auto_tls_needs_no_files_and_trusts_anybody(void **state)
     config.auto_tls = true;
     open_pair(&pair, &config, &config, "10.1.2.3");
     assert_they_talk(&pair);
+    assert_false(tls_session_peer_name(pair.sessions[0], name));
     assert_int_equal(tls_context_notes(pair.contexts[0], NULL, 0, true, 0, notes), 1);
     close_pair(&pair);
 }
