@@ -198,6 +198,19 @@ static void on_checked(void *user)
     free(check);
 }
 
+/* The host has no thread to spare: what has come stays, for when it is offered again. */
+static void refuse_unchecked(struct incoming *incoming, int code)
+{
+    struct check *check = MOVE(incoming->check);
+
+    (void)err_set(
+            &check->err, -code, "start a thread to check %s: %s", check->part, strerror(code));
+    log_error_err(&check->err, "raftd.snapshot.not_taken", "action=refuse");
+    free(check);
+    incoming->offset = 0;
+    answer(incoming, true, false);
+}
+
 static void begin_check(struct incoming *incoming, bool is_part)
 {
     struct check *check = xcalloc(1, sizeof *check);
@@ -214,7 +227,10 @@ static void begin_check(struct incoming *incoming, bool is_part)
     }
     memcpy(check->snap_dir, incoming->snap_dir, sizeof check->snap_dir);
     incoming->check = check;
-    INVARIANT_EQ(pthread_create(&check->thread, NULL, run_check, check), 0);
+    int code = pthread_create(&check->thread, NULL, run_check, check);
+    if (code != 0) {
+        refuse_unchecked(incoming, code);
+    }
 }
 
 /* ---- Receiving ---- */

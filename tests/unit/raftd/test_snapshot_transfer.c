@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <dlfcn.h>
+#include <pthread.h>
 #include <sodium.h>
 
 #include "common/list.h"
@@ -268,6 +270,44 @@ static void what_could_not_be_synced_is_received_anew(void **state)
     assert_true((lab->chunks - before) * PEER_CHUNK_BYTES_MAX >= FILE_BYTES);
 }
 
+static unsigned threads_refused; /* by the host, from now on */
+
+int pthread_create(
+        pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *user)
+{
+    static int (*create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+
+    if (threads_refused > 0) {
+        threads_refused--;
+        return EAGAIN;
+    }
+    if (create == NULL) {
+        void *symbol = dlsym(RTLD_NEXT, "pthread_create");
+        memcpy(&create, &symbol, sizeof create);
+    }
+    return create(thread, attributes, run, user);
+}
+
+static void what_no_thread_could_check_is_checked_when_it_is_offered_again(void **state)
+{
+    struct lab *lab = *state;
+
+    tick(lab, 0);
+    threads_refused = 1;
+    carry(lab, SIZE_MAX);
+    loop_run(lab->loop); /* ended by the refusal already */
+    assert_int_equal(threads_refused, 0);
+    assert_int_equal(lab->state, OUTGOING_FAILED);
+    assert_int_equal(lab->files, 0);
+    begin_sending(lab);
+    size_t before = lab->chunks;
+    tick(lab, 0);
+    carry(lab, SIZE_MAX);
+    loop_run(lab->loop);
+    assert_arrived(lab);
+    assert_int_equal(lab->chunks, before);
+}
+
 static void after_a_break_it_goes_on_where_it_was(void **state)
 {
     struct lab *lab = *state;
@@ -380,6 +420,8 @@ int main(void)
                 a_file_is_on_disk_before_it_has_its_name_and_is_told_of, set_up, tear_down),
         cmocka_unit_test_setup_teardown(
                 what_could_not_be_synced_is_received_anew, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+                what_no_thread_could_check_is_checked_when_it_is_offered_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(after_a_break_it_goes_on_where_it_was, set_up, tear_down),
         cmocka_unit_test_setup_teardown(
                 after_a_restart_of_the_receiver_it_goes_on_where_it_was, set_up, tear_down),
