@@ -134,11 +134,21 @@ def test_4_3_old_segments_are_purged(start):
     assert write(server, 1) > 0
 
 
+def window(server, last):
+    """What watches are told of the events up to this index, from as far back as they may ask."""
+    first, told = max(1, last - 990), []
+    with Keys(server.port).watch("/", "recursive=true&stream=true&waitIndex=%d" % first) as watch:
+        while not told or told[-1]["node"]["modifiedIndex"] < last:
+            told.append(watch.event())
+    return told
+
+
 def test_4_2_restart_needs_only_the_newest_snapshot(start):
     server = start("--snapshot-count=20")
     last = 0
     while len(snapshots(server)) < 2:
         last = write(server, 100, value_bytes=5000)
+    told = window(server, last)
     server.stop()
     for name in snapshots(server)[:-1]:
         os.unlink(member(server, "snap", name))
@@ -147,6 +157,8 @@ def test_4_2_restart_needs_only_the_newest_snapshot(start):
     keys = Keys(server.port)
     assert keys.index() == last + 1 and len(keys.get("/").json["node"]["nodes"]) == 50
     keys.close()
+    # 6.2 The window of events comes back with it.
+    assert window(server, last) == told
 
 
 def test_3_8_a_second_process_is_refused_and_names_the_first(start):
