@@ -134,6 +134,18 @@ static void a_full_window_says_so_and_tells_when_it_opens(void **state)
     assert_int_equal(DIALER(h)->writables, 1); /* nobody was turned away since */
 }
 
+static void who_hears_nothing_back_sends_32_messages_and_no_more(void **state)
+{
+    struct harness *h = *state;
+    harness_open_both(h, LINK_REQREP, NULL);
+    for (int i = 0; i < 32; i++) {
+        assert_int_equal(end_send(DIALER(h)), 0);
+    }
+    assert_false(link_can_send(DIALER(h)->link));
+    assert_int_equal(end_send(DIALER(h)), -EAGAIN);
+    RUN_UNTIL(h, all_acknowledged);
+}
+
 static bool three_dialers_served(struct harness *h)
 {
     return h->ends[1].received == 100 && h->ends[2].received == 100 && h->ends[3].received == 100;
@@ -344,6 +356,7 @@ int main(void)
         TEST(a_path_in_use_is_an_error_that_names_it),
         TEST(messages_go_both_ways_in_order),
         TEST(a_full_window_says_so_and_tells_when_it_opens),
+        TEST(who_hears_nothing_back_sends_32_messages_and_no_more),
         TEST(each_of_many_dialers_has_a_link_of_its_own),
         TEST(a_pair_has_one_peer_and_the_next_waits_its_turn),
         TEST(a_frame_above_the_receivers_limit_breaks_the_pipe),
