@@ -30,6 +30,13 @@ void clusterclock_observe(struct clusterclock *clock, uint64_t time_ns, uint64_t
     }
 }
 
+void clusterclock_follow(struct clusterclock *clock, uint64_t time_ns, uint64_t boot_ns)
+{
+    if (time_ns > 0) {
+        set_anchor(clock, time_ns, boot_ns, 0);
+    }
+}
+
 void clusterclock_step(struct clusterclock *clock, uint64_t time_ns, uint64_t boot_ns)
 {
     if (time_ns > clusterclock_now(clock, boot_ns)) {

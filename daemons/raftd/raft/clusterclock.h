@@ -1,7 +1,7 @@
 /* clusterclock.h: cluster time, as far as it is logic.
  *
  * Cluster time runs with CLOCK_BOOTTIME from the last value that the cluster has seen (in an entry or a heartbeat) and
- * never goes back. Only a leader corrects it: towards the median of a quorum's wall clocks, by 1 % while the two are
+ * never goes back, though what one member takes for it may: a new leader's word counts, who has all that was committed. Only a leader corrects it: towards the median of a quorum's wall clocks, by 1 % while the two are
  * less than a second apart or cluster time is ahead; by a step forward once the median was more than a second ahead for
  * three rounds. A leader that begins looks first, at the clocks that came with the votes: after a time without any leader
  * it would stamp its first entries with the past, and the step that follows would take their keys' lives. A cluster of one
@@ -37,6 +37,10 @@ uint64_t clusterclock_now(const struct clusterclock *clock, uint64_t boot_ns);
 
 /* A time from the leader, in an entry or a heartbeat: counts on from the latest of these. */
 void clusterclock_observe(struct clusterclock *clock, uint64_t time_ns, uint64_t boot_ns);
+
+/* The first time that a new leader tells: taken as it is. Who remembers a later one has it of a leader whose entries went with
+ * it; to jump there, once it leads itself, would take the lives of keys that were set since. 0: nothing happens. */
+void clusterclock_follow(struct clusterclock *clock, uint64_t time_ns, uint64_t boot_ns);
 
 /* Steps forward to time_ns, if that is forward. */
 void clusterclock_step(struct clusterclock *clock, uint64_t time_ns, uint64_t boot_ns);

@@ -124,6 +124,7 @@ struct raft {
     struct raft_log log;
     struct member_history history;
     struct clusterclock clock;
+    uint64_t clock_term; /* whose leader told it; of this life */
     uint64_t
             timeless_index; /* the last entry without a time: those of a cluster's very beginning have none */
     uint64_t rng;

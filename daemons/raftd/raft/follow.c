@@ -127,9 +127,19 @@ void raft_follow_on_append(struct raft *raft, const struct raft_message *message
     acknowledge(raft, message->from, matched);
 }
 
+static void take_time(struct raft *raft, uint64_t time_ns)
+{
+    if (time_ns != 0 && raft->clock_term != raft->term) {
+        raft->clock_term = raft->term;
+        clusterclock_follow(&raft->clock, time_ns, raft->now_ns);
+    } else {
+        clusterclock_observe(&raft->clock, time_ns, raft->now_ns);
+    }
+}
+
 void raft_follow_on_heartbeat(struct raft *raft, const struct raft_message *message)
 {
-    clusterclock_observe(&raft->clock, message->time_ns, raft->now_ns);
+    take_time(raft, message->time_ns);
     if (message->commit <= raft->log.last_index) {
         raft_apply_commit_to(raft, message->commit);
     } else {

@@ -228,6 +228,28 @@ static void new_leader_counts_on_from_the_last_heartbeat(void **state)
             start_ns / 2 + (lab->now_ns - heard_ns)); /* not its own wall clock */
 }
 
+/* It has every entry that was committed, so what it does not know of was a time that nobody may count on from: one that a
+ * leader began, say, whose entries went with it. */
+static void time_of_a_new_leader_is_taken_as_it_is(void **state)
+{
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    struct raft_message heartbeat = { .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1 };
+    heartbeat.time_ns = start_ns + 3600 * second_ns;
+    lab_deliver(lab, heartbeat);
+    assert_int_equal(raft_cluster_time_ns(lab->raft, lab->now_ns), heartbeat.time_ns);
+
+    heartbeat = (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT, .from = 3, .term = 2 };
+    lab_deliver(lab, heartbeat); /* without a time: it has none to tell yet */
+    assert_true(raft_cluster_time_ns(lab->raft, lab->now_ns) > start_ns);
+    heartbeat.time_ns = start_ns;
+    lab_deliver(lab, heartbeat);
+    assert_int_equal(raft_cluster_time_ns(lab->raft, lab->now_ns), start_ns);
+    heartbeat.time_ns = start_ns - 1; /* from here on never back: it was under way for longer */
+    lab_deliver(lab, heartbeat);
+    assert_int_equal(raft_cluster_time_ns(lab->raft, lab->now_ns), start_ns);
+}
+
 static void stamps_never_fall_below_the_last_entry(void **state)
 {
     struct lab *lab = *state;
@@ -344,8 +366,7 @@ static void leader_of_a_new_cluster_takes_proposals_once_the_clocks_have_given_i
     assert_true(lab->ready.state_changed); /* what waits may be proposed */
     lab_propose(lab, 1);
     assert_int_equal(lab->ready.refused_count, 0);
-    assert_int_equal(
-            lab->ready.write.append.items[0].time_ns, lab->wall_ns + (uint64_t)hour_ns);
+    assert_int_equal(lab->ready.write.append.items[0].time_ns, lab->wall_ns + (uint64_t)hour_ns);
 }
 
 /* The leader stood still, and finds the answers of before when it goes on. */
@@ -459,6 +480,7 @@ int main(void)
         LAB_TEST(new_cluster_begins_at_the_wall_clock),
         LAB_TEST(lone_member_steps_to_its_wall_clock_at_its_start_only),
         LAB_TEST(new_leader_counts_on_from_the_last_heartbeat),
+        LAB_TEST(time_of_a_new_leader_is_taken_as_it_is),
         LAB_TEST(stamps_never_fall_below_the_last_entry),
         LAB_TEST(leader_steps_to_the_median_of_its_followers_clocks),
         cmocka_unit_test(new_leader_begins_where_the_voters_clocks_are),
