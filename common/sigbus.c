@@ -1,14 +1,13 @@
 #include "common/sigbus.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum {
-    STATUS_STORAGE = 3
-};
+#include "common/conf.h"
 
 /* Read by the handler, on whatever thread it runs; written by the loop thread while no page can fault. */
 static struct {
@@ -17,6 +16,9 @@ static struct {
     const uint8_t *base;
     size_t bytes;
     uint64_t *nonce;
+    const char *note_path; /* NULL: none */
+    char note[24];
+    size_t note_bytes;
 } guarded;
 
 /* snprintf is not for signal handlers. */
@@ -41,6 +43,19 @@ static size_t put_number(char *line, size_t at, size_t bytes_max, uint64_t value
     return put_text(line, at, bytes_max, digits + first);
 }
 
+static void write_note(void)
+{
+    int fd = guarded.note_path == NULL
+                     ? -1
+                     : open(guarded.note_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+    if (fd >= 0) {
+        ssize_t written = write(fd, guarded.note, guarded.note_bytes);
+        (void)written;
+        (void)close(fd);
+    }
+}
+
 static void on_sigbus(int number, siginfo_t *info, void *context)
 {
     const uint8_t *at = info->si_addr;
@@ -56,6 +71,7 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
     if (guarded.nonce != NULL) {
         __atomic_store_n(guarded.nonce, 0, __ATOMIC_SEQ_CST);
     }
+    write_note();
     used = put_text(line, 0, sizeof line, guarded.event);
     used = put_text(line, used, sizeof line, " file=");
     used = put_text(line, used, sizeof line, guarded.file);
@@ -64,7 +80,7 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
     used = put_text(line, used, sizeof line, " action=exit status=3\n");
     ssize_t written = write(STDERR_FILENO, line, used);
     (void)written;
-    _exit(STATUS_STORAGE);
+    _exit(CONF_EXIT_STORAGE);
 }
 
 /* LMDB does not tell where it has mapped its file; the kernel does. */
@@ -109,8 +125,15 @@ bool sigbus_guard(const char *event, const char *file, uint64_t *nonce)
     return find_mapping(file, &guarded.base, &guarded.bytes);
 }
 
+void sigbus_leave_note(const char *path, uint64_t number)
+{
+    guarded.note_bytes = put_number(guarded.note, 0, sizeof guarded.note, number);
+    guarded.note_path = path;
+}
+
 void sigbus_unguard(void)
 {
+    guarded.note_path = NULL;
     guarded.base = NULL;
     guarded.bytes = 0;
     guarded.nonce = NULL;

@@ -228,6 +228,7 @@ int gatewayd_new(const struct conf *conf, struct gatewayd **ret_gatewayd, struct
     gw->conf = conf;
     gw->timeout_ms = 5000 + 2 * conf->election_timeout_ms;
     gw->view.state_dir = join(conf->data_dir, "member/state");
+    view_take_note(gw);
     gw->calls = calls_new(0);
     gw->reads = reads_new();
     gw->jobs = jobs_new();

@@ -127,6 +127,7 @@ struct raft_view {
 struct view {
     char *state_dir;             /* <data-dir>/member/state */
     uint64_t vouched_generation; /* the one that stored says may be read; 0: it has not said yet */
+    uint64_t unreadable_generation; /* a life before this one met a bad page in it; 0: none did */
     struct state *state;
     struct state_read *read;
     struct state_meta meta; /* of the transaction that is, or was last, open */
@@ -260,6 +261,10 @@ void reads_serve_watch(struct gatewayd *gw, struct call *call);
 int view_begin(struct gatewayd *gw); /* <0: there is no state now */
 void view_end(struct gatewayd *gw);
 void view_reopen(struct gatewayd *gw); /* another generation */
+/* At the start, in the run directory: whether the life before ended on a page that cannot be read. */
+void view_take_note(struct gatewayd *gw);
+/* stored says that this one may be read. */
+void view_vouch(struct gatewayd *gw, uint64_t generation);
 void view_close(struct gatewayd *gw);
 uint64_t view_time_ns(struct gatewayd *gw); /* cluster time now, of the open transaction */
 

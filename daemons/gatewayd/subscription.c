@@ -244,7 +244,7 @@ static void on_missed(struct gatewayd *gw, struct span body)
 /* The state lives elsewhere, and may have gone back in time (a restore): watches that the history does not continue end. */
 static void change_generation(struct gatewayd *gw, uint64_t generation)
 {
-    gw->view.vouched_generation = generation;
+    view_vouch(gw, generation);
     log_info("gatewayd.state.generation", "generation=%" PRIu64, generation);
     watches_forget_body(gw); /* an index may mean another event from now on */
     view_reopen(gw);
@@ -348,6 +348,10 @@ static void fill_hello(void *user, struct hello *ret_hello)
     SET(ret_hello, hello_tag_instance);
     SET(ret_hello, hello_tag_applied_index);
     SET(ret_hello, hello_tag_applied_term);
+    if (gw->view.unreadable_generation != 0) {
+        ret_hello->unreadable_generation = gw->view.unreadable_generation;
+        SET(ret_hello, hello_tag_unreadable_generation);
+    }
 }
 
 static const struct link_events subscription_events = { .on_up = on_up,

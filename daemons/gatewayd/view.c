@@ -1,9 +1,15 @@
 /* view.c: the state as this turn sees it. One transaction a turn; the environment is opened when there is one, and
  * exchanged when stored says that it moved on to another generation. What lies on the disk is not opened before stored
- * has vouched for it: after a power loss it may be a state of which parts are missing. */
+ * has vouched for it: after a power loss it may be a state of which parts are missing.
+ *
+ * A page that cannot be read ends the process. It leaves a note of which generation that was; the next life does not open
+ * that one, and its hello has stored make another. */
 #include "daemons/gatewayd/shell.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/log.h"
@@ -14,6 +20,8 @@ enum {
     REOPEN_INTERVAL_MS = 20
 };
 
+static const char note_path[] = "state.unreadable"; /* in the run directory */
+
 static int open_current(struct gatewayd *gw, struct err *err)
 {
     char dir[STATE_PATH_BYTES_MAX];
@@ -23,13 +31,40 @@ static int open_current(struct gatewayd *gw, struct err *err)
     if (generation == 0) {
         return err_set(err, -ENOENT, "stored has not said which state is to be trusted");
     }
+    if (generation == gw->view.unreadable_generation) {
+        return err_set(
+                err, -ENOENT, "a page of the state cannot be read; stored makes another one");
+    }
     state_generation_path(gw->view.state_dir, generation, dir);
     TRY(state_open_readonly(dir, 0, &gw->view.state, err));
     TRY(state_read_new(gw->view.state, &gw->view.read, err));
     (void)snprintf(file, sizeof file, "%s/data.mdb", dir);
     (void)sigbus_guard("gatewayd.state.unreadable", file, NULL);
+    sigbus_leave_note(note_path, generation);
     gw->view.meta.generation = generation;
     return 0;
+}
+
+void view_take_note(struct gatewayd *gw)
+{
+    char text[24] = "";
+    int fd = open(note_path, O_RDONLY | O_CLOEXEC);
+
+    if (fd >= 0) {
+        ssize_t got = read(fd, text, sizeof text - 1);
+        (void)got;
+        (void)close(fd);
+        gw->view.unreadable_generation = strtoull(text, NULL, 10);
+    }
+}
+
+void view_vouch(struct gatewayd *gw, uint64_t generation)
+{
+    gw->view.vouched_generation = generation;
+    if (gw->view.unreadable_generation != 0 && gw->view.unreadable_generation != generation) {
+        gw->view.unreadable_generation = 0;
+        (void)unlink(note_path);
+    }
 }
 
 void view_close(struct gatewayd *gw)

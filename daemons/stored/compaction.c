@@ -17,7 +17,6 @@ enum {
             64 * 1024 * 1024, /* of batches; more than that, and it is not the time for it */
     COMPACT_BYTES_MIN = 64 * 1024 * 1024,
     RETRY_MS = 60 * 1000,
-    STATUS_STORAGE = 3,
 };
 
 static void drop_first(struct compaction *compaction)
@@ -123,7 +122,7 @@ static void take_over(struct stored *stored)
     compaction->replica = replica_close(compaction->replica);
     compaction->recording = false;
     if (generations_switch(stored->generations, compaction->number, &err) < 0) {
-        stored_fail(stored, STATUS_STORAGE, &err, "stored.state.failed");
+        stored_fail(stored, CONF_EXIT_STORAGE, &err, "stored.state.failed");
         return;
     }
     compaction->done_count++;

@@ -6,10 +6,6 @@
 #include "common/log.h"
 #include "daemons/stored/stored_impl.h"
 
-enum {
-    STATUS_STORAGE = 3
-};
-
 static int read_record(struct replica *replica, struct counters_folded *ret_record, struct err *err)
 {
     struct state_writer *writer = replica_writer(replica);
@@ -50,6 +46,6 @@ void fold_counters(struct stored *stored)
     if (result == -ENOSPC || result == -EDQUOT) {
         log_debug("stored.counters.no_space", "action=keep_the_pages");
     } else if (result < 0) {
-        stored_fail(stored, STATUS_STORAGE, &err, "stored.state.failed");
+        stored_fail(stored, CONF_EXIT_STORAGE, &err, "stored.state.failed");
     }
 }

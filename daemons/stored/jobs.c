@@ -15,7 +15,6 @@
 
 enum {
     RETRY_MS = 10000,
-    STATUS_STORAGE = 3,
 };
 
 static void on_job_done(void *user);
@@ -141,7 +140,7 @@ static void begin_load(struct stored *stored)
     snapshot_path(stored->snap_dir, job->term, job->index, job->path);
     if (generations_prepare(stored->generations, &job->number, job->dir, &err) < 0) {
         job->kind = JOB_NONE;
-        stored_fail(stored, STATUS_STORAGE, &err, "stored.state.failed");
+        stored_fail(stored, CONF_EXIT_STORAGE, &err, "stored.state.failed");
         return;
     }
     log_notice("stored.load.begin", "index=%" PRIu64 " term=%" PRIu64 " generation=%" PRIu64,
@@ -218,7 +217,7 @@ static void on_load_failed(struct stored *stored, const struct job *job)
         raft_side_load_failed(stored, job);
         return;
     }
-    stored_fail(stored, STATUS_STORAGE, &job->err, "stored.load.failed");
+    stored_fail(stored, CONF_EXIT_STORAGE, &job->err, "stored.load.failed");
 }
 
 static void on_loaded(struct stored *stored, const struct job *job)
@@ -230,7 +229,7 @@ static void on_loaded(struct stored *stored, const struct job *job)
         result = generations_set_ids(stored->generations, job->cluster_id, job->member_id, &err);
     }
     if (result < 0) {
-        stored_fail(stored, STATUS_STORAGE, &err, "stored.load.failed");
+        stored_fail(stored, CONF_EXIT_STORAGE, &err, "stored.load.failed");
         return;
     }
     look_for_newest(stored);

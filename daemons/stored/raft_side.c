@@ -26,7 +26,6 @@
 enum {
     RETRY_MS = 100,
     STATUS_FAILED = 1,
-    STATUS_STORAGE = 3
 };
 
 static void drop_pending(struct raft_side *raft)
@@ -117,7 +116,7 @@ static void on_apply_error(struct stored *stored, int result, const struct err *
         link_drop(stored->raft.link);
         return;
     }
-    stored_fail(stored, STATUS_STORAGE, err, "stored.state.failed");
+    stored_fail(stored, CONF_EXIT_STORAGE, err, "stored.state.failed");
 }
 
 /* One transaction's worth of a message: 1 there is more, 0 all done, negative: see on_apply_error. */
@@ -278,7 +277,7 @@ static void on_state_go(struct stored *stored, struct span body)
         log_error_err(&err, "stored.state.not_ready", "action=drop_link");
         link_drop(raft->link);
     } else {
-        stored_fail(stored, STATUS_STORAGE, &err, "stored.state.failed");
+        stored_fail(stored, CONF_EXIT_STORAGE, &err, "stored.state.failed");
     }
 }
 

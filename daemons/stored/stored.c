@@ -19,7 +19,6 @@
 enum {
     HISTORY_EVENTS_MIN = 65536,
     HISTORY_BYTES = 64 * 1024 * 1024,
-    STATUS_STORAGE = 3,
 };
 
 static char *join(const char *dir, const char *name)
@@ -83,7 +82,7 @@ static int set_up(struct stored *stored, struct err *err)
     }
     free(lock);
     TRY(result);
-    TRY(lockwatch_start(stored->state_dir, STATUS_STORAGE, &stored->lockwatch, err));
+    TRY(lockwatch_start(stored->state_dir, CONF_EXIT_STORAGE, &stored->lockwatch, err));
     snapshot_sweep(stored->snap_dir);
     /* A life before this one may have died between a snapshot's name and its sync, and raftd is told of what is there. */
     TRY(sync_dir(stored->snap_dir, err));
@@ -144,7 +143,7 @@ struct stored *stored_free(struct stored *stored)
         status_page_stop(stored);
         subscribers_stop(stored);
     }
-    stored->generations = stored->exit_status == STATUS_STORAGE
+    stored->generations = stored->exit_status == CONF_EXIT_STORAGE
                                   ? generations_abandon(stored->generations)
                                   : generations_close(stored->generations);
     stored->lockwatch = lockwatch_stop(stored->lockwatch);
@@ -166,7 +165,7 @@ void stored_fail(struct stored *stored, int status, const struct err *err, const
 {
     log_event_err(LOG_LEVEL_CRIT, err, event, "action=exit status=%d", status);
     stored->exit_status = status;
-    if (status == STATUS_STORAGE && stored->generations != NULL) {
+    if (status == CONF_EXIT_STORAGE && stored->generations != NULL) {
         generations_distrust(stored->generations);
     }
     loop_stop(stored->loop);

@@ -3,6 +3,7 @@
 
 #include <limits.h>
 
+#include "common/conf.h"
 #include "common/list.h"
 #include "daemons/stored/generations.h"
 #include "daemons/stored/snapshot.h"

@@ -240,6 +240,21 @@ static struct subscriber *find_away(struct stored *stored, uint64_t instance)
     return NULL;
 }
 
+/* A page that a reader met may be one that we never touch: who comes back and tells of it has us end as if we had met it
+ * ourselves, and the state is rebuilt. */
+static void heed_reader(struct stored *stored, const struct hello *peer)
+{
+    struct err err;
+
+    if (stored->exit_status != 0 || !HAS(peer, hello_tag_unreadable_generation) ||
+            peer->unreadable_generation != generations_number(stored->generations)) {
+        return;
+    }
+    (void)err_set(&err, -EIO, "generation %" PRIu64 ": gatewayd met a page that cannot be read",
+            peer->unreadable_generation);
+    stored_fail(stored, CONF_EXIT_STORAGE, &err, "stored.state.told_unreadable");
+}
+
 static int on_up(void *user, struct link *link, const struct hello *peer, struct err *err)
 {
     struct stored *stored = user;
@@ -260,6 +275,7 @@ static int on_up(void *user, struct link *link, const struct hello *peer, struct
             peer->applied_index);
     bring_up_to_date(stored, subscriber, peer->applied_index);
     send_beacon(stored, subscriber);
+    heed_reader(stored, peer);
     return 0;
 }
 

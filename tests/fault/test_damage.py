@@ -4,6 +4,7 @@ import glob
 import os
 import re
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -231,30 +232,61 @@ def test_without_any_state_all_comes_back(with_snapshots):
         assert lost(server, with_snapshots.made) == []
 
 
-def test_a_page_of_the_state_that_cannot_be_read_is_named_and_the_state_rebuilt():
-    """The file shrinks beneath the daemons that have it mapped: SIGBUS, in gatewayd at the next read, in stored at the next write."""
+@pytest.fixture
+def with_pages():
     with harness.Quorate(quick_clock=True) as server:
         server.start()
         keys = Keys(server.port)
         for number in range(100):
             assert keys.put("/k%d" % number, "v" * 2000).status == 201
         keys.close()
-        gatewayd = server.daemon("gatewayd")
-        path, = glob.glob(os.path.join(server.data_dir, "member", "state", "*", "data.mdb"))
-        os.truncate(path, 0)
-        with pytest.raises((OSError, WireError)):
-            exchange(server.port, "GET", "/v2/keys/k7")
-        poll(lambda: gatewayd not in server.pids().get("gatewayd", []), 10, "gatewayd has ended")
-        said = re.search(r"gatewayd\.state\.unreadable file=(\S+) offset=(\d+) action=exit status=3", server.log())
-        assert said and said.group(1).endswith("/data.mdb")
-        assert os.path.samefile(said.group(1), path)
+        yield server
 
-        def rebuilt():
-            try:
-                return (exchange(server.port, "PUT", "/v2/keys/after?value=x", timeout=15).status in (200, 201) and
-                        exchange(server.port, "GET", "/v2/keys/k7", timeout=15).json["node"]["value"] == "v" * 2000)
-            except (OSError, WireError, KeyError):
-                return False
 
-        poll(rebuilt, 90, "the state is rebuilt from the log")
-        assert "stored.state.unreadable file=" in server.log()
+def meet_in_gatewayd(server, path):
+    """A read ends gatewayd, which names the page."""
+    gatewayd = server.daemon("gatewayd")
+    with pytest.raises((OSError, WireError)):
+        exchange(server.port, "GET", "/v2/keys/k7")
+    poll(lambda: gatewayd not in server.pids().get("gatewayd", []), 10, "gatewayd has ended")
+    said = re.search(r"gatewayd\.state\.unreadable file=(\S+) offset=(\d+) action=exit status=3", server.log())
+    assert said and said.group(1) == path
+
+
+def wait_until_rebuilt(server):
+    def is_there():
+        try:
+            return (exchange(server.port, "PUT", "/v2/keys/after?value=x", timeout=15).status in (200, 201) and
+                    exchange(server.port, "GET", "/v2/keys/k7", timeout=15).json["node"]["value"] == "v" * 2000)
+        except (OSError, WireError, KeyError):
+            return False
+
+    poll(is_there, 90, "the state is rebuilt from the log")
+
+
+def test_a_page_of_the_state_that_cannot_be_read_is_named_and_the_state_rebuilt(with_pages):
+    """The file shrinks beneath the daemons that have it mapped: SIGBUS, here in stored, at the next write."""
+    path, = glob.glob(os.path.join(with_pages.data_dir, "member", "state", "*", "data.mdb"))
+    os.truncate(path, 0)
+    wait_until_rebuilt(with_pages)
+    said = re.search(r"stored\.state\.unreadable file=(\S+) offset=(\d+) action=exit status=3", with_pages.log())
+    assert said and said.group(1) == path
+
+
+def test_a_page_that_gatewayd_alone_could_not_read_has_the_state_rebuilt_too(with_pages):
+    path, = glob.glob(os.path.join(with_pages.data_dir, "member", "state", "*", "data.mdb"))
+    with open(path, "rb") as file:
+        pages = file.read()
+    stored = with_pages.daemon("stored")
+    os.kill(stored, signal.SIGSTOP)
+    os.truncate(path, 0)
+    meet_in_gatewayd(with_pages, path)
+    with open(path, "r+b") as file:  # stored finds all as it was.
+        file.write(pages)
+    os.kill(stored, signal.SIGCONT)
+    poll(lambda: "stored.state.told_unreadable" in with_pages.log(), 30, "stored is told")
+    wait_until_rebuilt(with_pages)
+    assert not glob.glob(os.path.dirname(path))
+    assert "stored.state.unreadable" not in with_pages.log()
+    note = os.path.join(with_pages.data_dir, "run", "state.unreadable")
+    poll(lambda: not os.path.exists(note), 10, "gatewayd's note is gone")
