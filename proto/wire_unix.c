@@ -458,9 +458,11 @@ static void on_connection(void *user, unsigned events)
             add_pipe(wire, fd);
         }
     }
-    bool is_out_of_files = fd < 0 && (errno == EMFILE || errno == ENFILE);
-    loop_watch_set(wire->listen_watch, may_accept(wire) && !is_out_of_files ? LOOP_READABLE : 0);
-    if (is_out_of_files) {
+    /* It stays readable: without a rest the loop would turn for nothing else. */
+    bool is_short =
+            fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS);
+    loop_watch_set(wire->listen_watch, may_accept(wire) && !is_short ? LOOP_READABLE : 0);
+    if (is_short) {
         loop_timer_start(wire->reap_timer, REDIAL_MS_MAX, 0); /* looks again then */
     }
     drained(wire);

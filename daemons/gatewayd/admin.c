@@ -21,14 +21,26 @@ static void serve_health(struct gatewayd *gw, struct call *call)
     admin_answer_health(gw, call, subscription_is_heard(gw->subscription, HEALTH_TIMEOUT_MS));
 }
 
+/* Whether one of the pairs of a query is this one, to the letter. */
+static bool has_pair(struct span query, struct span pair)
+{
+    while (query.bytes > 0) {
+        const uint8_t *end = memchr(query.data, '&', query.bytes);
+        size_t bytes = end == NULL ? query.bytes : (size_t)(end - query.data);
+        if (span_eq(span_of(query.data, bytes), pair)) {
+            return true;
+        }
+        query = span_from(query, MIN(bytes + 1, query.bytes));
+    }
+    return false;
+}
+
 void admin_on_health(struct gatewayd *gw, struct http_request *request)
 {
     struct call *call = call_new(gw, request, CALL_HEALTH);
 
     /* An active alarm would fail the check, too, unless the query excludes it; the only one is the full disk. */
-    bool alarm = gw->raft.no_space &&
-                 (request->query.bytes == 0 || memmem(request->query.data, request->query.bytes,
-                                                       "exclude=NOSPACE", 15) == NULL);
+    bool alarm = gw->raft.no_space && !has_pair(request->query, SPAN_LIT("exclude=NOSPACE"));
     /* A member is as healthy as the weakest of its daemons. */
     if (gw->raft.leader_id == 0 || !subscription_is_up(gw->subscription) || alarm) {
         admin_answer_health(gw, call, false);

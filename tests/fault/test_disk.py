@@ -121,6 +121,25 @@ def test_a_gatewayd_that_starts_on_a_full_disk_serves_without_its_counters(shim)
 
 # By which call a running member writes where; the others come with a start, a new segment or a snapshot.
 REACHED = {"/wal/": ["pwritev", "any"], "/state/": ["pwrite", "writev", "any"]}
+def test_health_of_a_member_whose_log_has_no_space_is_bad_unless_that_is_excluded():
+    why = can_cut_power()
+    if why:
+        pytest.skip(why)
+    with Disk(200) as disk, harness.Quorate(["--wal-dir=%s/wal" % disk.path], quick_clock=True) as server:
+        server.start()
+
+        def health(query):
+            return exchange(server.port, "GET", "/health" + query).status
+
+        assert {health(query) for query in ("", "?exclude=NOSPACE")} == {200}
+        fill_up(disk.path)
+        poll(lambda: put(server.port, "/probe", "x" * 60000)[0] == 500, 60, "writes are refused for want of space")
+        poll(lambda: health("") == 503, 20, "monitors are told")
+        poll(lambda: health("?exclude=NOSPACE") == 200, 20, "the rest is well")
+        assert health("?a=b&exclude=NOSPACE") == 200
+        assert {health(query) for query in ("?exclude=NOSPACEX", "?xexclude=NOSPACE", "?exclude=", "")} == {503}
+
+
 WRITE_SITES = ["write", "pwrite", "writev", "pwritev", "fallocate", "ftruncate", "rename", "any"]
 NTHS = sized([1], [1, 3, 9], range(1, 60))
 
