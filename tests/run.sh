@@ -11,6 +11,7 @@
 # With --full, or when named:
 #   lint         clang-tidy and cppcheck
 #   fuzz         each decoder of what comes from outside, under ASan and UBSan, for 60 s
+#   sanitize     unit tests under ASan, UBSan and TSan, the contract with daemons under ASan and UBSan
 #
 # --quick ends in under 3 minutes, the default in under 15, --full has the long runs (hours).
 # Needs no root; what needs it (a disk to cut the power of) is skipped without, and counted so.
@@ -32,13 +33,13 @@ for argument in "$@"; do
     --full) size=full ;;
     -h | --help) usage; exit 0 ;;
     -*) echo "run.sh: unknown option $argument (see --help)" >&2; exit 2 ;;
-    unit | sim | contract | cluster | scenario | fault | bench-smoke | lint | fuzz) suites="$suites $argument" ;;
-    *) echo "run.sh: unknown suite '$argument'; there are unit sim contract cluster scenario fault bench-smoke lint fuzz" >&2; exit 2 ;;
+    unit | sim | contract | cluster | scenario | fault | bench-smoke | lint | fuzz | sanitize) suites="$suites $argument" ;;
+    *) echo "run.sh: unknown suite '$argument'; there are unit sim contract cluster scenario fault bench-smoke lint fuzz sanitize" >&2; exit 2 ;;
     esac
 done
 if [ -z "$suites" ]; then
     suites="unit sim contract cluster scenario fault bench-smoke"
-    if [ "$size" = full ]; then suites="$suites lint fuzz"; fi
+    if [ "$size" = full ]; then suites="$suites lint fuzz sanitize"; fi
 fi
 case $size in
 quick) limit_s=170 ;;
@@ -244,7 +245,7 @@ if has bench-smoke; then
     pytest_suite bench
     tell bench
 fi
-for suite in lint fuzz; do
+for suite in lint fuzz sanitize; do
     if has $suite; then script_suite $suite "$build-$suite"; fi
 done
 finish
