@@ -5,6 +5,7 @@ calling thread, and each thread that calls enter(), is put on the clients' host.
 """
 
 import ctypes
+import json
 import os
 import shutil
 import subprocess
@@ -127,6 +128,11 @@ class Network:
         """No more than that passes to the host, with a queue of 400 ms."""
         _run("ip", "netns", "exec", self.switch, "tc", "qdisc", "add", "dev", "p%d" % host, "root", "tbf",
              "rate", rate, "burst", "10kb", "latency", "400ms")
+
+    def sent_bytes(self, host):
+        """What has gone to it over its link so far."""
+        done = subprocess.run(["ip", "-n", self.switch, "-s", "-j", "link", "show", "p%d" % host], capture_output=True, check=True)
+        return json.loads(done.stdout)[0]["stats64"]["tx"]["bytes"]
 
     def set_link(self, host, up):
         _run("ip", "-n", self.switch, "link", "set", "p%d" % host, "up" if up else "down")

@@ -386,6 +386,13 @@ def test_rounds_of_faults_show_no_client_what_a_register_could_not(network_of, s
         assert certain > rounds * 40, "too few operations ended to prove anything"
 
 
+def answer_index(member):
+    try:
+        return int(member.get("/", timeout=5).header("X-Raft-Index"))
+    except (OSError, WireError, TypeError):
+        return None
+
+
 @pytest.mark.limit(240)
 def test_seven_members_lose_three(network_of):
     network = network_of(7)
@@ -423,6 +430,27 @@ def test_after_a_partition_heals_all_write_and_the_leader_stays(network_of, meas
         poll(writes, 10, "writes through the one that was away")
         measured.times("a partition has healed, writes through the one that was away", [time.monotonic() - healed])
         assert leader.get("/").header("X-Raft-Term") == term, "a needless election"
+
+
+@pytest.mark.limit(120)
+def test_what_a_member_missed_goes_over_a_thin_link_about_once(network_of):
+    """And not once more with each heartbeat that is answered before it is all there: a queue that outlasts the outage."""
+    network = network_of(3)
+    with HostCluster(network) as cluster:
+        cluster.start()
+        member = cluster.followers()[0]
+        member.kill()
+        leader = cluster.leader()
+        for i in range(800):
+            assert leader.put("/m/%d" % i, "x" * 1000).status == 201
+        last = int(leader.get("/").header("X-Raft-Index"))
+        network.limit(member.host, "1mbit")
+        before = network.sent_bytes(member.host)
+        member.spawn()
+        poll(lambda: (answer_index(member) or 0) >= last, 60, "it has what it missed")
+        assert leader.put("/after", "1").status == 201
+        poll(lambda: member.get("/after").status == 200, 60, "and what came after")
+        assert network.sent_bytes(member.host) - before < 4 * 800 * 1000, "and the same again and again"
 
 
 @pytest.mark.limit(120)

@@ -369,6 +369,7 @@ static void draw_core(struct sim *sim)
     sim->core.apply_bytes_max = (size_t)rng_between(rng, 100, 5000);
     sim->core.apply_window_bytes_max = (size_t)rng_between(rng, 100, 10000);
     sim->core.cache_bytes_max = (size_t)rng_between(rng, 0, 20000);
+    sim->core.probe_bytes_max = (size_t)rng_between(&(struct rng){ ~sim->seed }, 0, 3000);
     sim->core.promote_within = 10;
     sim->with_membership = rng_chance(rng, 500);
     sim->with_ambush = rng_chance(rng, 500);

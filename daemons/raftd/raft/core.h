@@ -41,6 +41,7 @@ struct raft_peer {
             inflight; /* ring of the last indexes of unanswered appends; inflight_max long, owned */
     uint32_t inflight_head;
     uint32_t inflight_count;
+    size_t append_bytes; /* of one append now; at most append_bytes_max */
 };
 
 struct raft_vote_seen {

@@ -38,6 +38,7 @@ static void add_peer(struct raft *raft, uint64_t id)
         .next = raft->log.last_index + 1,
         .active = true, /* until the first check proves otherwise */
         .inflight = xcalloc(raft->options.inflight_max, sizeof(uint64_t)),
+        .append_bytes = raft->options.append_bytes_max,
     };
 }
 

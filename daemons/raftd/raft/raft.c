@@ -14,6 +14,7 @@ const struct raft_options raft_options_default = {
     .fast_start = true,
     .inflight_max = 64,
     .append_bytes_max = 1 << 20,
+    .probe_bytes_max = 4 << 10,
     .apply_bytes_max = 8 << 20,
     .apply_window_bytes_max = 16 << 20,
     .cache_bytes_max = 16 << 20,

@@ -109,8 +109,9 @@ struct raft_options {
     bool check_quorum; /* a leader that hears no quorum for an election timeout steps down */
     bool lease_read; /* reads without a round while a quorum that keeps leases has answered lately; needs check_quorum */
     bool fast_start; /* a lone voter campaigns with the first tick, others start nearer to their timeout */
-    uint32_t inflight_max;         /* unanswered appends per peer */
-    size_t append_bytes_max;       /* data per append message (one larger entry may exceed it) */
+    uint32_t inflight_max;   /* unanswered appends per peer */
+    size_t append_bytes_max; /* data per append message (one larger entry may exceed it) */
+    size_t probe_bytes_max; /* what an append's entries may cost that is said again with each heartbeat until it is answered */
     size_t apply_bytes_max;        /* data per ready.apply */
     size_t apply_window_bytes_max; /* data handed to apply and not reported applied */
     size_t cache_bytes_max;        /* data of entries kept in memory beyond need */

@@ -1,6 +1,7 @@
 /* replicate.c: what a leader sends to a peer next, and what the peer's answer means.
  *
- *   PROBE      where do our logs meet? One append at a time, each answer moves `next`.
+ *   PROBE      where do our logs meet? One small append at a time, each answer moves `next`. It is said again with each
+ *              heartbeat: were it large, a slow link would get more of them than it can carry, and nothing else.
  *   REPLICATE  they meet: appends are sent ahead of their answers, as many as inflight_max.
  *   SNAPSHOT   our log begins too late for it: a snapshot is under way, nothing else is sent.
  *
@@ -29,6 +30,19 @@ static void inflight_push(const struct raft *raft, struct raft_peer *peer, uint6
     uint32_t slot = (peer->inflight_head + peer->inflight_count) % raft->options.inflight_max;
     peer->inflight[slot] = index;
     peer->inflight_count++;
+}
+
+/* Whatever a link carries between two breaks, some whole appends come through: each break halves them, each answer doubles
+ * them. */
+static void shrink_appends(const struct raft *raft, struct raft_peer *peer)
+{
+    size_t least = MIN(raft->options.probe_bytes_max, raft->options.append_bytes_max);
+    peer->append_bytes = MAX(peer->append_bytes / 2, least);
+}
+
+static void grow_appends(const struct raft *raft, struct raft_peer *peer)
+{
+    peer->append_bytes = MIN(2 * peer->append_bytes + 1, raft->options.append_bytes_max);
 }
 
 static void inflight_free_to(const struct raft *raft, struct raft_peer *peer, uint64_t index)
@@ -91,6 +105,31 @@ static void send_snapshot(struct raft *raft, struct raft_peer *peer)
     };
 }
 
+static size_t bytes_max(const struct raft *raft, const struct raft_peer *peer)
+{
+    return peer->state == RAFT_PROGRESS_PROBE ? raft->options.probe_bytes_max : peer->append_bytes;
+}
+
+/* How many of them, from the first on, go with one append: with a probe none, if the first is large already. */
+static size_t count_to_send(
+        const struct raft *raft, const struct raft_peer *peer, struct raft_entry_span entries)
+{
+    size_t count = 0;
+    size_t bytes = 0;
+
+    if (peer->state != RAFT_PROGRESS_PROBE) {
+        return entries.count;
+    }
+    while (count < entries.count) {
+        bytes += raft_entry_cost(&entries.items[count]);
+        if (bytes > raft->options.probe_bytes_max) {
+            break;
+        }
+        count++;
+    }
+    return count;
+}
+
 static void ask_for_entries(struct raft *raft, struct raft_peer *peer)
 {
     if (peer->read_pending) {
@@ -102,7 +141,7 @@ static void ask_for_entries(struct raft *raft, struct raft_peer *peer)
         .peer_id = peer->id,
         .first = peer->next,
         .end = raft_log_first_cached(&raft->log),
-        .bytes_max = raft->options.append_bytes_max,
+        .bytes_max = bytes_max(raft, peer),
     };
 }
 
@@ -139,8 +178,8 @@ void raft_replicate(struct raft *raft, struct raft_peer *peer)
             return;
         }
         struct raft_entry_span entries =
-                raft_log_slice(&raft->log, peer->next, last, raft->options.append_bytes_max);
-        send_append(raft, peer, NULL, entries.count);
+                raft_log_slice(&raft->log, peer->next, last, bytes_max(raft, peer));
+        send_append(raft, peer, NULL, count_to_send(raft, peer, entries));
     }
 }
 
@@ -206,6 +245,9 @@ static void on_acknowledge(
     case RAFT_PROGRESS_REPLICATE:
     default:
         inflight_free_to(raft, peer, message->index);
+        if (is_news) {
+            grow_appends(raft, peer);
+        }
         break;
     }
     if (is_news) {
@@ -269,9 +311,13 @@ void raft_replicate_on_heartbeat(
 void raft_replicate_on_unreachable(struct raft *raft, uint64_t peer_id)
 {
     struct raft_peer *peer = raft_lead_find_peer(raft, peer_id);
-    if (peer != NULL && peer->state == RAFT_PROGRESS_REPLICATE) {
-        become_probe(peer, peer->match + 1);
+    if (peer == NULL || peer->state != RAFT_PROGRESS_REPLICATE) {
+        return;
     }
+    if (peer->inflight_count > 0) {
+        shrink_appends(raft, peer);
+    }
+    become_probe(peer, peer->match + 1);
 }
 
 void raft_replicate_on_snapshot_sent(struct raft *raft, uint64_t peer_id)
@@ -305,7 +351,8 @@ void raft_replicate_on_read(
     size_t count = raft_apply_check_read(raft, first, entries);
     if (first == peer->next && count > 0 && !is_paused(raft, peer) &&
             first - 1 >= raft->log.base_index) {
-        send_append(raft, peer, entries.items, count);
+        entries.count = count;
+        send_append(raft, peer, entries.items, count_to_send(raft, peer, entries));
     } else if (first == peer->next && count == 0) {
         return; /* unreadable just now: asked again with the next heartbeat */
     }

@@ -275,6 +275,86 @@ static void append_is_bounded_in_bytes(void **state)
     assert_int_equal(lab_count_sent(lab, RAFT_MESSAGE_APPEND), 2);
 }
 
+/* On a link of 1 Mbit/s, whose queue 900 KB took 7 s to leave, each heartbeat's answer put another 900 KB into it. */
+static void what_is_said_again_with_each_heartbeat_is_small(void **state)
+{
+    struct lab *lab = *state;
+    lab->options.append_bytes_max = 20 * 68;
+    lab->options.probe_bytes_max = 4 * 68;
+    lab_start_with(lab, 3, (struct raft_hard_state){ .term = 1 }, ones, 100);
+    lab_lead(lab);
+    lab_reject(lab, 2, 100, 50, 1);
+    const struct raft_message *probe = lab_sent(lab, RAFT_MESSAGE_APPEND, 2);
+    assert_int_equal(probe->index, 50);
+    assert_int_equal(probe->entries.count, 4);
+    for (unsigned i = 0; i < 10; i++) {
+        beat(lab, 2, 0);
+        probe = lab_sent(lab, RAFT_MESSAGE_APPEND, 2);
+        assert_int_equal(probe->index, 50);
+        assert_int_equal(probe->entries.count, 4);
+        assert_int_equal(lab_count_sent(lab, RAFT_MESSAGE_APPEND), 1);
+    }
+
+    /* What follows its answer comes as far ahead as ever. */
+    lab_acknowledge(lab, 2, 54);
+    assert_int_equal(lab_count_sent(lab, RAFT_MESSAGE_APPEND), 2);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_APPEND, 2)->index, 74);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_APPEND, 2)->entries.count, 20);
+}
+
+static void a_large_entry_is_not_said_again_with_each_heartbeat(void **state)
+{
+    struct lab *lab = *state;
+    lab->options.probe_bytes_max = 67;
+    lab_start_with(lab, 3, (struct raft_hard_state){ .term = 1 }, ones, 100);
+    lab_lead(lab);
+    lab_reject(lab, 2, 100, 50, 1);
+    const struct raft_message *probe = lab_sent(lab, RAFT_MESSAGE_APPEND, 2);
+    assert_int_equal(probe->index, 50);
+    assert_int_equal(probe->entries.count, 0);
+    lab_acknowledge(lab, 2, 50);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_APPEND, 2)->index, 50);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_APPEND, 2)->entries.count, 51);
+}
+
+/* A link that breaks whenever more than so much is on it carries everything in the end. */
+static void appends_shrink_with_each_break_and_grow_with_each_answer(void **state)
+{
+    struct lab *lab = *state;
+    lab->options.append_bytes_max = 32 * 68;
+    lab->options.probe_bytes_max = 2 * 68;
+    lab->options.inflight_max = 1;
+    lab_start_with(lab, 3, (struct raft_hard_state){ .term = 1 }, ones, 500);
+    lab_lead(lab);
+    lab_reject(lab, 2, 500, 50, 1);
+    uint64_t match = 50;
+    static const size_t expected[] = { 32, 16, 8, 4, 2, 2 };
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        match += 2;
+        lab_acknowledge(lab, 2, match); /* the probe's */
+        assert_int_equal(lab_sent(lab, RAFT_MESSAGE_APPEND, 2)->entries.count, expected[i]);
+        (void)lab_step(lab, (struct raft_input){ .kind = RAFT_INPUT_UNREACHABLE, .peer_id = 2 });
+        beat(lab, 2, 0);
+        assert_int_equal(lab_sent(lab, RAFT_MESSAGE_APPEND, 2)->entries.count, 2);
+    }
+    static const size_t growing[] = { 2, 4, 8, 16, 32, 32 };
+    match += 2;
+    for (size_t i = 0; i < sizeof growing / sizeof *growing; i++) {
+        lab_acknowledge(lab, 2, match);
+        assert_int_equal(lab_sent(lab, RAFT_MESSAGE_APPEND, 2)->entries.count, growing[i]);
+        match += growing[i];
+    }
+
+    /* Where nothing was under way, the break says nothing about the size. */
+    lab_acknowledge(lab, 2, 501);
+    (void)lab_step(lab, (struct raft_input){ .kind = RAFT_INPUT_UNREACHABLE, .peer_id = 2 });
+    lab_acknowledge(lab, 2, 501);
+    lab_propose(lab, 1);
+    lab_propose(lab, 40);
+    lab_acknowledge(lab, 2, 502);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_APPEND, 2)->entries.count, 30); /* of 72 each */
+}
+
 static void lost_append_is_found_out_by_the_next_heartbeat(void **state)
 {
     struct lab *lab = *state;
@@ -322,6 +402,26 @@ static void entries_no_longer_in_memory_are_asked_from_disk(void **state)
     const struct raft_message *message = lab_sent(lab, RAFT_MESSAGE_APPEND, 2);
     assert_int_equal(message->index, 5);
     assert_int_equal(message->entries.count, 2); /* the third is not of our log */
+}
+
+/* Asked for as many as an append takes; when they come, they are for a probe. */
+static void what_was_read_for_an_append_is_too_much_for_a_probe(void **state)
+{
+    struct lab *lab = *state;
+    lab->options.cache_bytes_max = 0;
+    lab->options.probe_bytes_max = 2 * 68;
+    lab_start_with(lab, 3, (struct raft_hard_state){ .term = 1, .commit = 20 }, ones, 20);
+    lab_lead(lab);
+    lab_acknowledge(lab, 2, 5);
+    assert_int_equal(lab->ready.need_count, 1);
+    assert_true(lab->ready.needs[0].bytes_max > 2 * 68);
+    (void)lab_step(lab, (struct raft_input){ .kind = RAFT_INPUT_UNREACHABLE, .peer_id = 2 });
+    struct raft_entry entries[] = { lab_entry(6, 1), lab_entry(7, 1), lab_entry(8, 1) };
+    (void)lab_step(lab, (struct raft_input){ .kind = RAFT_INPUT_ENTRIES_READ,
+                                .read = { 2, 6, { entries, 3 } } });
+    const struct raft_message *message = lab_sent(lab, RAFT_MESSAGE_APPEND, 2);
+    assert_int_equal(message->index, 5);
+    assert_int_equal(message->entries.count, 2);
 }
 
 static void peer_behind_the_log_gets_a_snapshot(void **state)
@@ -470,9 +570,13 @@ int main(void)
         LAB_TEST(heartbeat_commits_nothing_that_the_peer_may_lack),
         LAB_TEST(unanswered_appends_are_limited),
         LAB_TEST(append_is_bounded_in_bytes),
+        LAB_TEST(what_is_said_again_with_each_heartbeat_is_small),
+        LAB_TEST(a_large_entry_is_not_said_again_with_each_heartbeat),
+        LAB_TEST(appends_shrink_with_each_break_and_grow_with_each_answer),
         LAB_TEST(lost_append_is_found_out_by_the_next_heartbeat),
         LAB_TEST(rejection_hint_skips_back_to_where_the_logs_can_meet),
         LAB_TEST(entries_no_longer_in_memory_are_asked_from_disk),
+        LAB_TEST(what_was_read_for_an_append_is_too_much_for_a_probe),
         LAB_TEST(peer_behind_the_log_gets_a_snapshot),
         LAB_TEST(failed_snapshot_is_tried_again_once_the_peer_is_heard),
         LAB_TEST(proposals_above_the_budget_are_refused_until_some_commit),
