@@ -46,6 +46,7 @@ def test_a_log_that_grows_over_many_lives_is_cut_too():
     with harness.Quorate(flags=["--snapshot-count=20"]) as server:
         server.start()
         put(server, 100, b"v" * 8192)
+        poll(lambda: snapshots(server), 10, "a snapshot")
         server.kill()
         first = snapshots(server)
         for _ in range(6):
