@@ -8,12 +8,12 @@ keys     short spellings for the v2 keys API
 Only the standard library is used, and only processes started here are ever signalled.
 """
 
-from harness.places import FreePort, free_ports, patience, poll, scratch_dir, scratch_root
+from harness.places import FreePort, comes_true, free_ports, patience, poll, scratch_dir, scratch_root
 from harness.server import Server, Etcd, Quorate, build_dir, new_server, target_name
 from harness.wire import Connection, Response, exchange, form
 from harness.keys import Keys
 
 __all__ = [
-    "Connection", "Etcd", "FreePort", "Keys", "Quorate", "Response", "Server", "build_dir", "exchange", "form",
+    "Connection", "Etcd", "FreePort", "Keys", "Quorate", "Response", "Server", "build_dir", "comes_true", "exchange", "form",
     "free_ports", "new_server", "patience", "poll", "scratch_dir", "scratch_root", "target_name",
 ]

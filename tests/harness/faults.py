@@ -13,7 +13,7 @@ import subprocess
 import time
 
 from harness.keys import Keys
-from harness.places import scratch_root
+from harness.places import patience, scratch_root
 from harness.server import SOURCE, compile_c
 from harness.wire import Connection, WireError
 from harness.workers import Workers
@@ -200,12 +200,16 @@ class Writers(Workers):
         return sum(len(acks) for acks in self.acked)
 
     def wait_for(self, more, timeout=20.0):
-        """Until so many more writes are acknowledged."""
-        wanted, deadline = self.count() + more, time.monotonic() + timeout
-        while self.count() < wanted:
-            if time.monotonic() > deadline:
-                raise TimeoutError("%d of %d writes were acknowledged within %.0f s; last: %s" % (
-                    more - (wanted - self.count()), more, timeout, [u[-1:] for u in self.unknown][:4]))
+        """Until so many more writes are acknowledged, however slow the disk is, as long as one comes after the other:
+        timeout is for the next."""
+        wanted, last = self.count() + more, None
+        while (count := self.count()) < wanted:
+            if count != last:
+                last, since = count, time.monotonic()
+            waited = time.monotonic() - since
+            if waited > timeout and waited > patience(timeout):
+                raise TimeoutError("%d of %d writes were acknowledged, and none for %.0f s; last: %s" % (
+                    more - (wanted - count), more, waited, [u[-1:] for u in self.unknown][:4]))
             time.sleep(0.005)
 
     def value(self, writer, sequence):

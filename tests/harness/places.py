@@ -121,9 +121,13 @@ def patience(seconds):
     return seconds * max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
 
 
+# A machine that others share may stand still for seconds, and no load shows it: what is not there by then says little.
+HANGS_S = 20.0
+
+
 def poll(condition, timeout, what, every=0.01):
     """Calls condition until it answers something true, which is returned; fails loudly when the patience is at its end."""
-    began = time.monotonic()
+    began, timeout = time.monotonic(), max(timeout, HANGS_S)
     while True:
         result = condition()
         if result:
@@ -132,6 +136,16 @@ def poll(condition, timeout, what, every=0.01):
         if waited > timeout and waited > patience(timeout):
             raise TimeoutError("%s: not within %.1f s" % (what, waited))
         time.sleep(every)
+
+
+def comes_true(condition, seconds, every=0.01):
+    """Whether it does within that time, for a test that goes on either way."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(every)
+    return True
 
 
 def file_system(path):

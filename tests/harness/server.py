@@ -8,6 +8,7 @@ chooses. Each runs in a session of its own with a parent-death signal: whatever 
 import contextlib
 import ctypes
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -232,6 +233,10 @@ class Server:
     def log(self):
         with open(self.log_path, "rb") as log:
             return log.read().decode("utf-8", "replace")
+
+    def said(self, pattern):
+        """The match of a line, waited for: what a daemon says comes here through quorate, and later than what it did."""
+        return poll(lambda: re.search(pattern, self.log()), 20, "a line with " + pattern)
 
     def connect(self, timeout=15.0):
         return Connection(self.port, timeout=timeout)

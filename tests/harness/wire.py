@@ -8,6 +8,8 @@ import json
 import socket
 import urllib.parse
 
+from harness.places import HANGS_S
+
 NEWLINE = b"\r\n"
 
 
@@ -118,7 +120,7 @@ class Connection:
                 taken, self.buffer = self.buffer, b""
                 return taken
 
-    def ended(self, timeout=2.0):
+    def ended(self, timeout=HANGS_S):
         """True when the peer closes within the timeout and sends nothing more."""
         self.sock.settimeout(timeout)
         try:
