@@ -240,10 +240,15 @@ static void health_is_that_of_all_daemons(void **state)
     assert_answer(f, 0, "HTTP/1.1 503 Service Unavailable\r\n", "{\"health\":\"false\"}\n");
     start_raftd(f);
     tell_leader(f);
-    ask(f, 0, get);
-    RUN_UNTIL(f, f->questions == 1);
-    grant(f, f->question, APPLIED_INDEX);
-    assert_answer(f, 0, "HTTP/1.1 200 OK\r\n", "{\"health\":\"true\"}");
+    char answer[4096] = "";
+    while (strstr(answer, "HTTP/1.1 200 OK\r\n") == NULL) { /* unless we were granted it too late */
+        ask(f, 0, get);
+        RUN_UNTIL(f, f->questions == 1);
+        f->questions = 0;
+        grant(f, f->question, APPLIED_INDEX);
+        RUN_UNTIL(f, has_answer(f, 0, answer, sizeof answer));
+    }
+    assert_non_null(strstr(answer, "{\"health\":\"true\"}"));
     ask(f, 0, get); /* a leader that cannot confirm a read within a second */
     assert_answer(f, 0, "HTTP/1.1 503 Service Unavailable\r\n", "{\"health\":\"false\"}\n");
     f->stored = link_hub_close(f->stored);

@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 from harness.places import patience, poll
@@ -109,6 +110,29 @@ def read_exactly(client, count):
         assert piece, len(data)
         data += piece
     return bytes(data)
+
+
+class Reader(threading.Thread):
+    """Reads a stream to its last chunk beside the test, which waits for it now and then: who is late is no reader."""
+
+    def __init__(self, client):
+        self.client, self.data = client, bytearray()
+        super().__init__(daemon=True)
+        self.start()
+
+    def run(self):
+        while not self.data.endswith(b"0\r\n\r\n"):
+            piece = self.client.recv(1 << 20)
+            assert piece, bytes(self.data[-200:])
+            self.data += piece
+
+    def wait_for(self, count):
+        poll(lambda: len(self.data) >= count or not self.is_alive(), WAIT_S, "%d bytes of a stream" % count, every=0.001)
+        assert len(self.data) >= count, "it was ended"
+
+    def join(self):
+        super().join(patience(WAIT_S))
+        assert not self.is_alive(), "its end is awaited"
 
 
 def no_date(data):

@@ -6,12 +6,11 @@ import resource
 import select
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
 
-from echo import GET, HELLO, HOST, WAIT_S, begin, no_date, read_all, read_until
+from echo import GET, HELLO, HOST, WAIT_S, Reader, begin, no_date, read_all, read_until
 from harness.places import patience, poll
 
 
@@ -21,12 +20,12 @@ from harness.places import patience, poll
 def test_unread_output_over_the_limit_ends_the_stream(serve):
     server = serve(output_bytes_max=1 << 20)
     with begin(server) as reader, begin(server) as sleeper:
-        drain = threading.Thread(target=lambda: read_until(reader, b"0\r\n\r\n"))
-        drain.start()
+        drain = Reader(reader)
         read_until(sleeper, b"\r\n\r\n")
         server.wait_for(streams=2)
-        for _ in range(100):
+        for number in range(1, 101):
             server.do(b"/flood?500000")
+            drain.wait_for(500000 * number)
             if server.stats()["streams"] == 1:
                 break
         assert server.wait_for(streams=1)["cancels"] == 1
@@ -44,15 +43,21 @@ def test_client_that_stops_reading_an_answer_is_given_up(serve):
 
 
 def test_client_that_reads_slowly_gets_all(serve):
+    """However long all of it takes. Where nothing moved for as long as that is allowed, by a machine that stood still, it says nothing."""
     server = serve(write_timeout_ms=2000)
-    with server.connect(receive_bytes=4096) as client:
-        client.sendall(b"GET /big?3000000 HTTP/1.1\r\n" + HOST + b"\r\n" + GET)
-        data = b""
-        while not data.endswith(b"hello\n"):
-            piece = client.recv(50000)
-            assert piece, len(data)
-            data += piece
-        assert data.count(b"x") >= 3000000
+    longest_s = 2.0
+    while longest_s >= 1.0:
+        data, longest_s, last = b"", 0.0, time.monotonic()
+        with server.connect(receive_bytes=4096) as client:
+            client.sendall(b"GET /big?3000000 HTTP/1.1\r\n" + HOST + b"\r\n" + GET)
+            with contextlib.suppress(ConnectionResetError):
+                while not data.endswith(b"hello\n") and (piece := client.recv(50000)):
+                    data += piece
+                    longest_s, last = max(longest_s, time.monotonic() - last), time.monotonic()
+        longest_s = max(longest_s, time.monotonic() - last)
+        if data.endswith(b"hello\n"):
+            break
+    assert data.endswith(b"hello\n") and data.count(b"x") >= 3000000, len(data)
 
 
 def test_pipelining_client_that_never_reads_is_held_back(serve):
@@ -80,8 +85,8 @@ def test_client_that_sends_on_and_never_reads_is_read_no_further(server):
 def test_request_that_is_not_whole_in_time_ends_the_connection(serve, data):
     server = serve(request_timeout_ms=200)
     with server.connect() as slow, server.connect() as idle:
-        slow.sendall(data)
         began = time.monotonic()
+        slow.sendall(data)
         assert read_all(slow) == b""
         assert time.monotonic() - began >= 0.15
         idle.sendall(GET)
@@ -103,11 +108,13 @@ def test_one_byte_now_and_then_does_not_extend_the_time(serve):
 
 def test_idle_connection_ends_and_a_busy_one_does_not(serve):
     server = serve(idle_timeout_ms=300)
-    with server.connect() as idle, begin(server, b"/park") as pending, begin(server) as stream:
+    with begin(server, b"/park") as pending, begin(server) as stream:
         read_until(stream, b"\r\n\r\n")
-        idle.sendall(GET)
-        read_until(idle, b"hello\n")
-        assert read_all(idle) == b""
+        said = b""
+        while no_date(said) != HELLO:  # Unless it was so slow that it counted as idle before.
+            with server.connect() as idle, contextlib.suppress(ConnectionError):
+                idle.sendall(GET)
+                said = read_all(idle)
         server.do(b"/unpark")
         assert read_until(pending, b"unparked\n")
         server.do(b"/push?x")

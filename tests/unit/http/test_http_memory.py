@@ -2,13 +2,15 @@
 
 import select
 import threading
+import time
 
 import pytest
 
-from echo import GET, HELLO, HOST, begin, no_date, read_until, read_exactly
+from echo import GET, HELLO, HOST, Reader, begin, no_date, read_until, read_exactly
 
 MIB = 1 << 20
 SMALL_BUDGET = {"header_bytes_max": 65536, "body_bytes_max": MIB, "held_bytes_max": 1}  # raised to four whole requests
+MOVES_NOTHING_S = 5  # Who holds room that long for nothing makes way for the large ones that wait.
 BUDGET_BYTES = 4 * (65536 + MIB)
 
 
@@ -95,13 +97,14 @@ def test_of_requests_that_wait_only_the_beginning_is_held(serve):
 
 def test_small_requests_are_served_while_large_ones_wait(serve):
     server = serve(**SMALL_BUDGET)
+    began = time.monotonic()
     clients = [server.connect() for _ in range(8)]
     for client in clients:
         client.sendall(put_head(MIB))
-    server.wait_for(conns=len(clients) + 1)
+    server.wait_for_hogs(len(clients))
     for _ in range(50):
         assert no_date(server.ask(GET, shut=True)) == HELLO
-    assert server.stats()["cut"] == 0
+    assert server.stats()["cut"] == 0 or time.monotonic() - began > MOVES_NOTHING_S
     for client in clients:
         client.close()
 
@@ -121,22 +124,22 @@ def test_answers_that_nobody_reads_are_bounded_and_others_are_served(serve):
 def test_streams_that_nobody_reads_end_before_they_hold_too_much(serve):
     """Long before they are judged by what they move in five seconds. Who reads is told all."""
     server = serve(**SMALL_BUDGET)
-    told, floods = [], 500
+    floods, flood_bytes = 500, 16000
     sleepers = [server.connect(receive_bytes=4096) for _ in range(30)]
     for client in sleepers:
         client.sendall(b"GET /stream HTTP/1.1\r\n" + HOST + b"\r\n")
         read_until(client, b"\r\n\r\n")
     with begin(server) as reader:
-        thread = threading.Thread(target=lambda: told.append(read_until(reader, b"0\r\n\r\n")))
-        thread.start()
+        thread = Reader(reader)
         server.wait_for(streams=len(sleepers) + 1)
-        for _ in range(floods):
-            server.do(b"/flood?16000")
+        for number in range(1, floods + 1):
+            server.do(b"/flood?%d" % flood_bytes)
+            thread.wait_for(number * flood_bytes)
             assert server.stats()["held_bytes"] < 3 * BUDGET_BYTES
         assert server.stats()["streams"] < len(sleepers), "some are ended"
         server.do(b"/end")
         thread.join()
-    assert told[0].count(b"f" * 16000) == floods
+    assert thread.data.count(b"f" * flood_bytes) == floods
     for client in sleepers:
         client.close()
 

@@ -16,6 +16,8 @@
 #include "common/loop.h"
 #include "daemons/raftd/peer/frame.h"
 #include "daemons/raftd/peer/security.h"
+#include "tests/unit/loopback.h"
+#include "tests/unit/patience.h"
 
 enum {
     CLUSTER = 0xc1,
@@ -36,7 +38,7 @@ struct bench {
     struct security *security;
     struct peers *peers;
     struct loop_timer *poll;
-    struct loop_timer *limit;
+    struct patience *patience;
     bool is_late;
     int fd;
     struct buf in;
@@ -73,18 +75,6 @@ static void fill_members(void *user, struct buf *out)
 
 static const struct peers_events events = { standing, on_message, on_peer, on_peer, on_peer,
     fill_members };
-
-static uint16_t free_port(void)
-{
-    struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
-    socklen_t bytes = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &bytes), 0);
-    (void)close(fd);
-    return ntohs(address.sin_port);
-}
 
 static void take_answer(struct bench *bench, struct span frame)
 {
@@ -161,7 +151,7 @@ static int set_up(void **state)
     struct bench *bench = xcalloc(1, sizeof *bench);
     struct err err = { 0 };
 
-    bench->port = free_port();
+    bench->port = loopback_free_port();
     (void)snprintf(bench->url, sizeof bench->url, "http://127.0.0.1:%u", bench->port);
     bench->url_item = bench->url;
     bench->conf.name = nothing;
@@ -178,7 +168,7 @@ static int set_up(void **state)
             0);
     peers_begin(bench->peers, &identity);
     bench->poll = loop_timer_new(bench->loop, read_answers, bench);
-    bench->limit = loop_timer_new(bench->loop, on_late, bench);
+    bench->patience = patience_new(bench->loop, LIMIT_MS, on_late, bench);
     *state = bench;
     return 0;
 }
@@ -189,7 +179,7 @@ static int tear_down(void **state)
 
     (void)close(bench->fd);
     bench->poll = loop_timer_free(bench->poll);
-    bench->limit = loop_timer_free(bench->limit);
+    bench->patience = patience_free(bench->patience);
     bench->peers = peers_close(bench->peers);
     bench->security = security_free(bench->security);
     bench->loop = loop_free(bench->loop);
@@ -201,18 +191,15 @@ static int tear_down(void **state)
 static void no_number_of_unknown_members_is_met(void **state)
 {
     struct bench *bench = *state;
-    struct sockaddr_in address = { .sin_family = AF_INET,
-        .sin_port = htons(bench->port),
-        .sin_addr = { htonl(INADDR_LOOPBACK) } };
 
-    bench->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(bench->fd, (struct sockaddr *)&address, sizeof address), 0);
+    bench->fd = loopback_dial(bench->port);
     for (uint64_t i = 0; i < STRANGERS; i++) {
         say_hello(bench, FIRST_STRANGER + i);
     }
     loop_timer_start(bench->poll, 1, 1);
-    loop_timer_start(bench->limit, LIMIT_MS, 0);
+    patience_begin(bench->patience);
     loop_run(bench->loop);
+    patience_end(bench->patience);
     assert_false(bench->is_late);
     assert_int_equal(bench->welcomes, KNOWN);
     assert_int_equal(bench->refusals, STRANGERS - KNOWN);
