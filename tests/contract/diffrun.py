@@ -29,10 +29,10 @@ import diffnorm
 from diffgen import Generator
 from diffnorm import Differs
 from harness import Connection, new_server
+from harness.places import HANGS_S
 from harness.wire import WireError, chunked, render_request
 
 MARK = re.compile(rb"\{\{([IM])([^}]*)\}\}")
-DUPLICATE_SECONDS = 2.0
 LENGTH_NOT_SHOWN = 2049  # A longer body is chunked, and its HEAD has no length; an answer that is just at the border has one.
 
 
@@ -142,6 +142,7 @@ class Runner:
         self.history = History()
         self.watches = {}
         self.count = 0
+        self.longest_s = 0.0  # That a request took, from before the first server had it until both had answered.
 
     def __enter__(self):
         for server in self.servers:
@@ -208,6 +209,7 @@ class Runner:
         rendered = [self.render(step) for step in steps]
         data = b"".join(d for _, d in rendered)
         connections = self.ready_connections()
+        began = time.monotonic()
         for side, connection in enumerate(connections):
             try:
                 connection.send(data)
@@ -220,6 +222,7 @@ class Runner:
                     answers.append(connection.read_response(step[1].decode()))
                 except (WireError, OSError, ValueError) as error:
                     answers.append(error)
+            self.longest_s = max(self.longest_s, time.monotonic() - began)
             if all(isinstance(a, Exception) for a in answers):
                 self.drop_connections()
                 return
@@ -241,7 +244,9 @@ class Runner:
 
     def judge(self, step, target, a, b, alone):
         method = step[1]
-        diffnorm.compare_responses(self.sides[0], a, self.sides[1], b, method, target)
+        if target == b"/health" and a.status != b.status and self.longest_s > 0.9:
+            return  # Each asks for a read within a second, which a machine that stands still does not give.
+        diffnorm.compare_responses(self.sides[0], a, self.sides[1], b, method, target, self.longest_s)
         if method == b"HEAD" and a.header("Content-Length") != b.header("Content-Length"):
             self.judge_head_lengths(step, a, b, alone)
         index = a.header("X-Etcd-Index")
@@ -398,13 +403,13 @@ class Runner:
                 if len(left) == len(right) and watched.left.finished == watched.right.finished and also(watched):
                     break
                 if deadline is None:
-                    deadline = time.monotonic() + DUPLICATE_SECONDS
+                    deadline = time.monotonic() + HANGS_S
                 if time.monotonic() > deadline:
                     raise Differs("watch %d: events\n  %s\n  %s\n ended (last chunk, closed): %s" % (
                         number, left, right, watched.ends()))
                 time.sleep(0.001)
             for a, b in zip(left, right):
-                diffnorm.compare_bodies(a, b, b"")
+                diffnorm.compare_bodies(a, b, b"", self.longest_s)
             if watched.left.garbage or watched.right.garbage:
                 raise Differs("watch %d: bytes after the last chunk: %r %r" % (
                     number, watched.left.garbage, watched.right.garbage))
@@ -480,54 +485,6 @@ def shrink(left, right, found, budget=60.0, options=()):
                 at += part
         part = part // 2 if part > 1 else 0
     return steps
-
-
-def play_expiry(left, right, rounds=3):
-    """Keys and directories that expire, watched; the events, their order, indexes and the history afterwards.
-
-    Each round writes within a moment and then only waits, so that nothing is written while things expire."""
-    with Runner(left, right) as runner:
-        for round_number in range(rounds):
-            base = b"/v2/keys/e%d" % round_number
-            first = runner.index + 1 if runner.index else 4
-            runner.play(("watch", 1, base + b"?wait=true&stream=true&recursive=true",
-                         {"key": (b"e%d" % round_number,), "recursive": True, "stream": True, "index": None}))
-            runner.play(("watch", 2, base + b"/dir/k?wait=true", {"key": (b"x",), "recursive": False, "stream": False, "index": None}))
-            runner.play(("watch", 3, base + b"/one?wait=true&stream=true&waitIndex={{I+2}}",
-                         {"key": (b"x",), "recursive": False, "stream": True, "index": None}))
-            for path, fields in [
-                    (b"/one", b"value=1&ttl=1"), (b"/two", b"value=2&ttl=2"), (b"/_hidden", b"value=h&ttl=1"),
-                    (b"/dir", b"dir=true&ttl=1"), (b"/dir/k", b"value=k&ttl=1"), (b"/dir/sub/l", b"value=l"),
-                    (b"/kept", b"value=p&ttl=1"), (b"/kept?prevExist=true", b"value=q"),
-                    (b"/longer", b"value=s&ttl=1"), (b"/longer", b"refresh=true&ttl=2&prevExist=true"),
-                    (b"/shorter", b"value=s&ttl=500"), (b"/shorter?prevValue=s", b"value=t&ttl=1"),
-                    (b"/full", b"dir=true&ttl=2"), (b"/full/a", b"value=a&ttl=900"), (b"/zero", b"value=z&ttl=0")]:
-                runner.play(("req", b"PUT", base + path, [(b"Content-Type", b"application/x-www-form-urlencoded")], fields,
-                             {"version": "1.1"}))
-            for server in runner.servers:
-                wait_for_expiry(server.port, base.decode())
-            runner.play(("settle",))
-            runner.play(("req", b"GET", base + b"?recursive=true&sorted=true", [], None, {}))
-            for path in (b"/one", b"/dir", b"/dir/k", b"/kept", b"/longer", b"/full/a", b"/zero"):
-                runner.play(("req", b"GET", base + path, [], None, {}))
-                number = 100 + round_number
-                runner.play(("watch", number, base + path + b"?wait=true&waitIndex=%d" % first,
-                             {"key": (b"x",), "recursive": False, "stream": False, "index": None}))
-                runner.play(("unwatch", number))
-            for number in (1, 2, 3):
-                runner.play(("unwatch", number))
-
-
-def wait_for_expiry(port, base, timeout=8.0):
-    deadline = time.monotonic() + timeout
-    with Connection(port) as connection:
-        while True:
-            listing = connection.request("GET", base + "?recursive=true").body
-            if b'"expiration"' not in listing and connection.request("GET", base + "/_hidden").status == 404:
-                return
-            if time.monotonic() > deadline:
-                raise Differs("port %d: not all expired within %.0f s: %r" % (port, timeout, listing))
-            time.sleep(0.02)
 
 
 def explain(found, left, right, budget=60.0, options=()):

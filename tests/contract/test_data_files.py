@@ -119,16 +119,18 @@ def test_4_2_and_4_3_five_snapshots_are_kept_and_broken_ones_stay(start):
     poll(lambda: len(snapshots(server)) <= 5, 35, "old ones are purged")
     assert "0000000000000001-0000000000000001.snap.broken" in os.listdir(member(server, "snap"))
     newest = snapshots(server)
+    seen |= set(newest)
     assert newest == sorted(seen)[-len(newest):], "the oldest go first"
 
 
 @pytest.mark.slow
+@pytest.mark.limit(300)
 def test_4_3_old_segments_are_purged(start):
     server = start("--snapshot-count=100")
     first = segments(server)[0]
     with Flood(server, 50, 100000) as flood:
         while first in segments(server):
-            flood.write_in_vain(8)  # Not more megabytes under way than a busy machine syncs in a request's time.
+            flood.write_in_vain(16)  # Not more megabytes under way than a busy machine syncs in a request's time.
     server.kill()
     server.start()
     assert write(server, 1) > 0
@@ -149,8 +151,12 @@ def test_4_2_restart_needs_only_the_newest_snapshot(start):
     while len(snapshots(server)) < 2:
         last = write(server, 100, value_bytes=5000)
     told = window(server, last)
+    server.said(r"raftd\.snapshot\.recorded")
     server.stop()
-    for name in snapshots(server)[:-1]:
+    # One that was renamed and not recorded, the member being stopped within that moment, does not serve alone.
+    recorded = {int(index) for index in re.findall(r"raftd\.snapshot\.recorded index=(\d+)", server.log())}
+    newest = [name for name in snapshots(server) if int(name[17:33], 16) in recorded][-1]
+    for name in set(snapshots(server)) - {newest}:
         os.unlink(member(server, "snap", name))
     shutil.rmtree(member(server, "state"))
     server.start()

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import diffexpiry
 import diffrun
 import harness
 
@@ -32,7 +33,7 @@ def test_random_requests_are_answered_alike():
 
 
 def test_expiry_is_reported_alike():
-    diffrun.play_expiry("etcd", harness.target_name())
+    diffexpiry.play_expiry("etcd", harness.target_name())
 
 
 def test_the_comparison_notices_a_byte():

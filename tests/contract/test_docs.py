@@ -27,6 +27,10 @@ NORMAL = [
 ]
 
 
+# Where a page lets a moment pass for a watch to begin: however long that takes.
+UNTIL_WATCHED = "until curl -s http://127.0.0.1:%d/v2/stats/store | grep -q '\"watchers\":[1-9]'; do sleep 0.05; done"
+
+
 def normal(text):
     for pattern, replacement in NORMAL:
         text = pattern.sub(replacement, text)
@@ -61,8 +65,9 @@ def test_every_command_of_the_page_prints_what_the_page_says(page):
         for block in blocks(page):
             for command, expected in steps(block):
                 command = command.replace("127.0.0.1:2379", "127.0.0.1:%d" % server.port)
+                command = command.replace("sleep 0.3", UNTIL_WATCHED % server.port)
                 done = subprocess.run(["bash", "-c", command], stdin=subprocess.DEVNULL, capture_output=True,
-                                      text=True, timeout=30, check=False)
+                                      text=True, timeout=80, check=False)
                 assert normal(done.stdout) == normal("\n".join(expected)), command
                 typed += 1
     assert typed >= 6, "no commands found on the page"

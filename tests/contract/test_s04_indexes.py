@@ -1,7 +1,7 @@
 """Contract, section 4: which operation moves the index, and by how much."""
 
 
-from rows import node
+from rows import in_time, node
 
 STEPS = {
     "4-set": (1, lambda k: k.put("/a", "v")),
@@ -36,23 +36,22 @@ def test_4_a_watch_does_not_move_it(keys, root):
 
 def test_4_expiry_costs_one_per_node(fresh_keys):
     keys, root = fresh_keys, "/r"
-    first = keys.put(root + "/a", "v", ttl=1).index
-    keys.put(root + "/b", "v", ttl=1)
-    with keys.watch(root, "recursive=true&stream=true") as watch:
+    last = in_time(lambda ttl: [keys.put(root + "/a", "v", ttl=ttl), keys.put(root + "/b", "v", ttl=ttl)])[-1].index
+    with keys.watch(root, "recursive=true&stream=true&waitIndex=%d" % (last + 1)) as watch:
         events = [watch.event(), watch.event()]
-    assert [e["node"]["modifiedIndex"] for e in events] == [first + 2, first + 3]
+    assert [e["node"]["modifiedIndex"] for e in events] == [last + 1, last + 2]
     assert [e["node"]["key"] for e in events] == [root + "/a", root + "/b"]
 
 
 def test_4_expiry_of_a_directory_is_one_event(fresh_keys):
     keys, root = fresh_keys, "/r"
-    keys.put(root + "/d", dir="true", ttl=1)
-    last = keys.put(root + "/d/k", "v", ttl=1).index
-    keys.put(root + "/e", "v", ttl=2)
-    with keys.watch(root, "recursive=true&stream=true") as watch:
+    keys.put(root + "/d", dir="true")
+    last = in_time(lambda ttl: [keys.put(root + "/d", dir="true", ttl=ttl, query="prevExist=true"),
+                                keys.put(root + "/d/k", "v", ttl=ttl), keys.put(root + "/e", "v", ttl=ttl + 1)])[-1].index
+    with keys.watch(root, "recursive=true&stream=true&waitIndex=%d" % (last + 1)) as watch:
         first, second = watch.event(), watch.event()
     assert first["node"]["key"] == root + "/d" and first["node"]["dir"] is True
-    assert second["node"]["key"] == root + "/e" and second["node"]["modifiedIndex"] == last + 3
+    assert second["node"]["key"] == root + "/e" and second["node"]["modifiedIndex"] == last + 2
 
 
 def test_4_first_write_of_a_fresh_member_is_4(fresh_keys):

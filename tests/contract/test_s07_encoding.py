@@ -4,7 +4,7 @@ import urllib.parse
 
 import pytest
 
-from harness import exchange
+from harness import exchange, poll
 from harness.wire import FORM
 from rows import CORS, JSON, assert_error, rows
 
@@ -68,7 +68,8 @@ def test_7_1_cors_list(start):
     "7.2-version": ("/version", False), "7.2-machines": ("/v2/machines", False), "7.2-health": ("/health", False),
     "7.2-400": ("/%zz", False)})
 def test_7_2_newline(server, path, newline):
-    body = exchange(server.port, "GET", path).body
+    answer = poll(lambda: (lambda a: a if a.status < 500 else None)(exchange(server.port, "GET", path)), 20, "it is well")
+    body = answer.body
     assert body.endswith(b"\n") is newline and not body.endswith(b"\n\n")
 
 

@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from harness import exchange, poll
+from harness.flood import Flood
 from rows import JSON, TEXT, rows
 
 
@@ -151,10 +152,15 @@ def test_9_4_counters_survive_a_restart(fresh_server, fresh_keys):
 
 # 9.5 Health.
 
+def when_well(answer):
+    """It asks for a read within a second, which a machine that stands still does not give."""
+    return answer if answer.status == 200 else None
+
+
 def test_9_5_health(server):
     for path in ("/health", "/health?exclude=NOSPACE"):
-        answer = get(server, path)
-        assert (answer.status, answer.body) == (200, b'{"health":"true"}')
+        answer = poll(lambda path=path: when_well(get(server, path)), 20, "it is well")
+        assert answer.body == b'{"health":"true"}'
         assert answer.header("Content-Type") == TEXT
 
 
@@ -254,8 +260,9 @@ def test_9_6_what_of_requests_is_counted(fresh_server, fresh_keys):
         watch.close()
         return watch.head
 
-    for number in range(1001):
-        k.put("/k", str(number))
+    with Flood(fresh_server, 1, 10, folder="") as flood:
+        flood.write(1001)
+    k.put("/k", "v")
     received, failed = 'etcd_http_received_total{method="%s"}', 'etcd_http_failed_total{code="%s",method="%s"}'
     done = 'etcd_http_successful_duration_seconds_count{method="%s"}'
     for name, step, wanted in [
