@@ -22,7 +22,8 @@ QUEUE_BYTES_MAX = 64 * MIB   # WAITING_BYTES_MAX of daemons/raftd/gateways.c
 
 
 class Flood(Workers):
-    """Clients that write a mebibyte, wait for a moment, hang up and come again; `answers` is what they were told."""
+    """Clients that write a mebibyte, wait for a moment, hang up and come again; `answers` is what they were told. A few wait for what
+    they are told: on a slow machine a moment is too short for any answer."""
 
     def __init__(self, port, count=64, patience=1.0):
         self.port, self.patience = port, patience
@@ -33,7 +34,7 @@ class Flood(Workers):
         body = b"value=" + b"x" * MIB
         while not self.is_over():
             try:
-                with Connection(self.port, timeout=self.patience) as connection:
+                with Connection(self.port, timeout=60 if number < 4 else self.patience) as connection:
                     self.sent += 1
                     answer = connection.request("PUT", "/v2/keys/flood/%d" % (number % 8), [FORM], body)
                     self.answers.append((answer.status, answer.body[:300]))
@@ -88,7 +89,7 @@ def test_a_stored_that_stands_still_under_64_writers_bounds_raftd_and_its_log():
             poll(lambda: b"quorate_writes_wait 0\n" in exchange(server.port, "GET", "/metrics").body, 20, "and say so")
             writers.wait_for(40, timeout=60)
         assert writers.problems() == []
-        assert "raftd.stored.caught_up" in server.log()
+        server.said(r"raftd\.stored\.caught_up")
         assert server.daemon("raftd") == raftd and server.daemon("stored") == stored
         print("log %d MiB, raftd %d MiB, %d answers, %d sent" % (
             (log_bytes - log_before) / MIB, memory / MIB, len(flood.answers), flood.sent))
@@ -135,7 +136,7 @@ def try_put(port):
         return 0
 
 
-def fill(port, count, connections=128):
+def fill(port, count, connections=512):
     """Writes on many connections at once, from one thread."""
     import selectors
     body = b"value=v"

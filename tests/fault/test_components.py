@@ -1,5 +1,6 @@
 """One daemon away, the others at work: reads go on, watchers lose nothing and hear nothing twice."""
 
+import contextlib
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import pytest
 import harness
 from harness import Connection, Keys, exchange, poll
 from harness.faults import Writers
+from harness.server import is_alive
 from harness.wire import WireError
 from harness.workers import Workers
 from sizes import sized
@@ -26,15 +28,23 @@ class Readers(Workers):
     def __init__(self, port, key, count=64):
         self.port, self.total, self.failures, self.broken = port, 0, [], []
         self.slowest = 0.0
+        self.heard_at = {}  # Of each open connection: when it was answered last, to what was asked then.
         self._request = b"GET /v2/keys%s HTTP/1.1\r\nHost: a\r\n\r\n" % key.encode()
         self._count = count
         self._selector = selectors.DefaultSelector()
         super().__init__(join_s=20)
 
-    def broken_without(self, moments, after_s=2.0):
-        """The connections that broke, but not soon after any of the moments, or that were opened only after it."""
+    def go_round(self):
+        """Until each connection has been answered, or was found broken and opened anew, after this was called: then what the moment
+        before did to any of them is known."""
+        began = time.monotonic()
+        poll(lambda: self.heard_at and len(self.heard_at) == self._count and min(list(self.heard_at.values())) > began, 20,
+             "each reader is answered")
+
+    def broken_without(self, spans):
+        """The connections that broke, but not within any of the spans of time, or that were opened only in it."""
         return [(opened, broke, why) for opened, broke, why in self.broken
-                if not any(opened <= moment <= broke <= moment + after_s for moment in moments)]
+                if not any(opened <= begin <= broke <= end for begin, end in spans)]
 
     def _open(self):
         connection = Connection(self.port)
@@ -53,9 +63,11 @@ class Readers(Workers):
                 self.failures.append(repr(answer)[:200])
             self.total += 1
             self.slowest = max(self.slowest, time.monotonic() - connection.asked)
+            self.heard_at[connection] = connection.asked
             self._ask(connection)
         except (OSError, WireError) as why:
             self.broken.append((connection.opened, time.monotonic(), repr(why)[:200]))
+            self.heard_at.pop(connection, None)
             self._selector.unregister(connection.sock)
             connection.close()
             self._open()
@@ -107,9 +119,27 @@ class Watchers:
         return told
 
 
+class Killer(Workers):
+    """Kills a daemon, and whatever starts in its place."""
+
+    def __init__(self, server, name):
+        self.server, self.name = server, name
+        super().__init__(join_s=20)
+
+    def work(self, _):
+        while not self.pause(0.02):
+            for pid in self.server.pids().get(self.name, []):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def acked_index(answer):
+    return answer.index if answer.status in (200, 201) else None
+
+
 @pytest.mark.parametrize("how", ["stopped", pytest.param("killed", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["raftd", pytest.param("stored", marks=pytest.mark.slow)])
-def test_a_daemon_away_for_5_s(name, how):
+def test_a_daemon_away_for_5_s(name, how, measured):
     """0 failed plain GETs, every event exactly once."""
     watcher_count = sized(100, 1000, 1000)
     with harness.new_server() as server:
@@ -122,21 +152,20 @@ def test_a_daemon_away_for_5_s(name, how):
             pid = server.daemon(name)
             if how == "stopped":
                 os.kill(pid, signal.SIGSTOP)
+                readers.go_round()  # Nobody waits for it.
                 time.sleep(5)
                 os.kill(pid, signal.SIGCONT)
             else:
-                end = time.monotonic() + 5
-                while time.monotonic() < end:  # Whatever starts in its place is killed too.
-                    for one in server.pids().get(name, []):
-                        os.kill(one, signal.SIGKILL)
-                    time.sleep(0.02)
+                with Killer(server, name):
+                    readers.go_round()
+                    time.sleep(5)
             writers.wait_for(20, timeout=40)
             writers.stop()
             assert writers.problems() == []
-            last = poll(lambda: Keys(server.port).put("/w/last/one", "v").index, 10, "the last write")
+            last = poll(lambda: acked_index(Keys(server.port).put("/w/last/one", "v")), 20, "the last write")
             told = watchers.indexes(last)
         assert readers.failures == [] and readers.broken == [] and readers.total > 500
-        assert readers.slowest < 3, readers.slowest
+        measured.times("%s %s, the slowest read beside it" % (name, how), [readers.slowest])
         acked = {index for acks in writers.acked for _, index in acks} | {last}
         for mine in told:
             assert mine == sorted(set(mine)), "an event came twice or out of order"
@@ -154,8 +183,9 @@ def test_one_of_two_gatewayds_killed_leaves_new_connections_served():
         Keys(server.port).put("/k", "v")
         poll(lambda: len(server.pids().get("gatewayd", [])) == 2, 5, "two gatewayds run")
         for _ in range(sized(2, 10, 50)):
-            pids = server.pids()["gatewayd"]
-            os.kill(random.choice(pids), signal.SIGKILL)
+            victim = random.choice(server.pids()["gatewayd"])
+            os.kill(victim, signal.SIGKILL)
+            poll(lambda: not is_alive(victim), 20, "it is dead")
             for _ in range(20):
                 assert exchange(server.port, "GET", "/v2/keys/k").status == 200
             poll(lambda: len(server.pids().get("gatewayd", [])) == 2, 15, "it is back")
@@ -176,10 +206,10 @@ def test_watchers_of_a_gatewayd_that_stood_still_are_told_all_that_they_missed()
         victim = server.daemon("gatewayd")
         os.kill(victim, signal.SIGSTOP)
         try:
-            with Writers(server.port, "/w", count=8, timeout=5) as writers:
-                writers.wait_for(sized(4000, 8000, 20000), timeout=120)
+            with Writers(server.port, "/w", count=32, timeout=5) as writers:
+                writers.wait_for(sized(4000, 8000, 20000))
                 os.kill(victim, signal.SIGCONT)
-                writers.wait_for(1000, timeout=60)
+                writers.wait_for(1000)
         finally:
             os.kill(victim, signal.SIGCONT)
         acked = sorted(index for acks in writers.acked for _, index in acks)
@@ -196,7 +226,7 @@ def test_watchers_of_a_gatewayd_that_stood_still_are_told_all_that_they_missed()
 @pytest.mark.slow
 def test_gatewayd_kills_under_load_fail_no_read_but_theirs_and_leave_no_trace(measured):
     """A killed reader's place in the state is freed: the file does not grow without bound."""
-    kills, moments, sizes = sized(5, 15, 100), [], []
+    kills, spans, sizes = sized(5, 15, 100), [], []
     with two_gateways(quick_clock=True) as server:
         server.start()
         Keys(server.port).put("/read", "v")
@@ -204,12 +234,15 @@ def test_gatewayd_kills_under_load_fail_no_read_but_theirs_and_leave_no_trace(me
             writers.wait_for(200)
             for _ in range(kills):
                 poll(lambda: len(server.pids().get("gatewayd", [])) == 2, 20, "two gatewayds run")
-                moments.append(time.monotonic())
+                readers.go_round()
+                began = time.monotonic()
                 os.kill(random.choice(server.pids()["gatewayd"]), signal.SIGKILL)
                 writers.wait_for(20)
+                readers.go_round()
+                spans.append((began, time.monotonic()))
                 sizes.append(state_bytes(server))
         assert writers.problems() == []
-        assert readers.failures == [] and readers.broken_without(moments) == []
+        assert readers.failures == [] and readers.broken_without(spans) == []
         assert readers.broken and readers.total > 20 * kills
         keys = writers.count()
         measured.say("%d kills of gatewayd: %d reads, %d connections broken with their gatewayd, none else; state %.1f MB with %d keys" % (
@@ -229,7 +262,8 @@ def test_a_stopped_gatewayd_does_not_hold_the_state_back(measured):
             os.kill(victim, signal.SIGSTOP)
             try:
                 with Writers(server.port, "/meanwhile", count=8, timeout=5) as meanwhile, Readers(server.port, "/", 32) as anew:
-                    meanwhile.wait_for(sized(1000, 3000, 30000), timeout=120)
+                    meanwhile.wait_for(sized(1000, 3000, 30000))
+                    poll(lambda: anew.total > 500, 20, "they are served")
                 used = state_bytes(server)
             finally:
                 for pid in server.pids().get("gatewayd", []):
@@ -237,8 +271,8 @@ def test_a_stopped_gatewayd_does_not_hold_the_state_back(measured):
         keys = meanwhile.count() + writers.count()
         measured.say("a gatewayd stopped: %d reads beside it, state %.1f MB with %d keys" % (anew.total, used / 1e6, keys))
         assert used < 64 * 1024 * 1024 + 8192 * keys, "%d bytes of state for %d keys" % (used, keys)
-        assert anew.failures == [] and anew.broken == [] and anew.total > 500
+        assert anew.failures == [] and anew.broken == []
         # It is ended as a reader that holds the state back, and its connections go with it.
-        assert before.failures == [] and before.broken_without([stopped], 60) == []
+        assert before.failures == [] and before.broken_without([(stopped, time.monotonic())]) == []
         poll(lambda: exchange(server.port, "GET", "/v2/keys/meanwhile").status == 200, 10, "all is well")
         assert meanwhile.problems() == []

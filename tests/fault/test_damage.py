@@ -169,9 +169,18 @@ def with_snapshots(folder):
         # The log must have grown by a share of the last snapshot's size before the next one.
         poll(lambda: written(server, 100, "/filler", 2000) and len(snapshots(server.data_dir)) >= 2, 30, "two snapshots")
         made += written(server, 30, "/later")
-        poll(lambda: not [n for n in os.listdir(snap) if n.endswith(".tmp")], 5, "none is being written")
+        poll(lambda: not [n for n in os.listdir(snap) if n.endswith(".tmp")] and is_recorded(server, snapshots(server.data_dir)[-1]), 20,
+             "none is being written, and the log knows the newest")
         server.kill()
+        # Another one, renamed and not recorded within that moment, would not serve alone.
+        for path in snapshots(server.data_dir):
+            if not is_recorded(server, path):
+                os.unlink(path)
         yield Specimen(folder, server.data_dir, made)
+
+
+def is_recorded(server, path):
+    return "raftd.snapshot.recorded index=%d " % int(path[-21:-5], 16) in server.log()
 
 
 def snapshots(data):
@@ -249,8 +258,8 @@ def meet_in_gatewayd(server, path):
     with pytest.raises((OSError, WireError)):
         exchange(server.port, "GET", "/v2/keys/k7")
     poll(lambda: gatewayd not in server.pids().get("gatewayd", []), 10, "gatewayd has ended")
-    said = re.search(r"gatewayd\.state\.unreadable file=(\S+) offset=(\d+) action=exit status=3", server.log())
-    assert said and said.group(1) == path
+    said = server.said(r"gatewayd\.state\.unreadable file=(\S+) offset=(\d+) action=exit status=3")
+    assert said.group(1) == path
 
 
 def wait_until_rebuilt(server):
@@ -269,8 +278,8 @@ def test_a_page_of_the_state_that_cannot_be_read_is_named_and_the_state_rebuilt(
     path, = glob.glob(os.path.join(with_pages.data_dir, "member", "state", "*", "data.mdb"))
     os.truncate(path, 0)
     wait_until_rebuilt(with_pages)
-    said = re.search(r"stored\.state\.unreadable file=(\S+) offset=(\d+) action=exit status=3", with_pages.log())
-    assert said and said.group(1) == path
+    said = with_pages.said(r"stored\.state\.unreadable file=(\S+) offset=(\d+) action=exit status=3")
+    assert said.group(1) == path
 
 
 def test_a_page_that_gatewayd_alone_could_not_read_has_the_state_rebuilt_too(with_pages):
@@ -286,7 +295,7 @@ def test_a_page_that_gatewayd_alone_could_not_read_has_the_state_rebuilt_too(wit
     os.kill(stored, signal.SIGCONT)
     poll(lambda: "stored.state.told_unreadable" in with_pages.log(), 30, "stored is told")
     wait_until_rebuilt(with_pages)
-    assert not glob.glob(os.path.dirname(path))
+    poll(lambda: not os.path.exists(os.path.dirname(path)), 20, "the state of before is gone")
     assert "stored.state.unreadable" not in with_pages.log()
     note = os.path.join(with_pages.data_dir, "run", "state.unreadable")
     poll(lambda: not os.path.exists(note), 10, "gatewayd's note is gone")

@@ -4,13 +4,12 @@ What the links are made for is shown in virtual time, tests/unit/proto/test_link
 Here the real ring loses messages, and how long that took is printed.
 """
 
-import contextlib
 import time
 
 import pytest
 
 import harness
-from harness import Keys, poll
+from harness import Keys, comes_true
 from harness.faults import Writers
 from sizes import sized
 
@@ -19,8 +18,10 @@ pytestmark = [pytest.mark.ours, pytest.mark.limit(1200)]
 LINKS = [("gatewayd", "raftd.ipc"), ("raftd", "raftd.ipc"), ("raftd", "apply.ipc"), ("stored", "apply.ipc"),
          ("stored", "applied.ipc"), ("gatewayd", "applied.ipc")]
 
-# For a machine that is busy with other things. A loss that nobody noticed would end in a time-out after 7 s.
+# A loss that nobody noticed would end in a time-out after 7 s. A machine that stands still for a moment does not do so at the same
+# message again and again; a link that does not notice a loss does.
 TOO_LONG_S = 2.5
+TRIES = 5
 
 
 def one_loss(keys, shim, sender, path, nth, writes):
@@ -43,14 +44,11 @@ def one_loss(keys, shim, sender, path, nth, writes):
         read = keys.get("/k", "quorum=true")
         moments.append(time.monotonic())
         assert read.json["node"]["modifiedIndex"] == before + writes
-        with contextlib.suppress(TimeoutError):
-            poll(shim.hits, 0.3, "the message is lost")  # Acknowledgements and beacons come by themselves.
+        comes_true(shim.hits, 0.3)  # Acknowledgements and beacons come by themselves.
         shim.set()
         assert watch.silent(0.02), "told twice"
     assert keys.get("/k", "quorum=true").status == 200  # What is lost now was lost in this trial, not in the next.
-    slowest = max(late - early for early, late in zip(moments, moments[1:]))
-    assert slowest < TOO_LONG_S, "%.2f s with message %d lost" % (slowest, nth)
-    return slowest if shim.hits() else None
+    return max(late - early for early, late in zip(moments, moments[1:])) if shim.hits() else None
 
 
 @pytest.mark.parametrize("sender, path", LINKS, ids=["%s-to-%s" % link for link in LINKS])
@@ -63,9 +61,13 @@ def test_a_lost_message_is_made_good_long_before_the_time_out(shim, measured, se
         slowest = []
         for nth in range(1, sized(3, 9, 40)):
             for writes in (1, 4):
-                took = one_loss(keys, shim, sender, path, nth, writes)
-                if took is not None:
-                    slowest.append(took)
+                took = [one_loss(keys, shim, sender, path, nth, writes)]
+                while took[-1] is not None and took[-1] >= TOO_LONG_S and len(took) < TRIES:
+                    took.append(one_loss(keys, shim, sender, path, nth, writes))
+                took = [seconds for seconds in took if seconds is not None]
+                if took:
+                    assert min(took) < TOO_LONG_S, "%s s with message %d lost" % (took, nth)
+                    slowest.append(took[-1])
         shim.set()
         assert slowest, "no message was lost: the test saw nothing"
         keys.close()
