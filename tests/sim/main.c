@@ -1,9 +1,10 @@
 /* main.c: runs histories, in processes of their own, side by side.
  *
- *   sim [--seeds N | --seconds S] [--first SEED] [--members M] [--steady] [--jobs J] [--file FILE] [--verbose]
+ *   sim [--seeds N | --seconds S] [--first SEED] [--members M] [--steady] [--thin] [--jobs J] [--file FILE] [--verbose]
  *
  * N histories from SEED on, or as many as S seconds take; or those that FILE names, a seed at the start of each line.
- * --steady: only such as have one member in trouble at a time and change the membership all the while. A
+ * --steady: only such as have one member in trouble at a time and change the membership all the while. --thin: with thin links
+ * (links.h), wherever they may be. A
  * worker that finds a breach says so and ends; so does one that the code under test brings down, and what its seed was
  * is then said here. Ends with status 0 if all held, with what was run, and how fast; 128 + N if signal N stopped it. */
 #include <errno.h>
@@ -87,6 +88,8 @@ static bool take_arguments(int argc, char **argv, struct plan *plan)
             plan->options.verbose = true;
         } else if (strcmp(argv[i], "--steady") == 0) {
             plan->options.steady = true;
+        } else if (strcmp(argv[i], "--thin") == 0) {
+            plan->options.thin = true;
         } else if (strcmp(argv[i], "--file") == 0 && i + 1 < argc) {
             plan->file = argv[++i];
         } else if (!take_number(argc, argv, &i, "--seeds", &plan->seeds) &&
@@ -220,6 +223,7 @@ static bool look_at_end(
     }
     (void)printf("replay: sim --first %" PRIu64 " --seeds 1%s", seed,
             plan->options.steady ? " --steady" : "");
+    (void)printf("%s", plan->options.thin ? " --thin" : "");
     if (plan->options.members != 0) {
         (void)printf(" --members %u", plan->options.members);
     }
@@ -292,7 +296,7 @@ int main(int argc, char **argv)
     static struct plan plan = { .first = 1, .jobs = 1 };
     if (!take_arguments(argc, argv, &plan)) {
         (void)fprintf(stderr, "sim [--seeds N | --seconds S] [--first SEED] [--members 1..7] "
-                              "[--steady] [--jobs J] [--file FILE] [--verbose]\n");
+                              "[--steady] [--thin] [--jobs J] [--file FILE] [--verbose]\n");
         return 2;
     }
     if (plan.file != NULL && !read_file(&plan)) {

@@ -40,6 +40,10 @@ void network_post(struct sim *sim, struct node *from, struct sim_message *take_m
     bool is_snapshot = take_message->message.kind == RAFT_MESSAGE_SNAPSHOT;
     check_sent(sim, from, &take_message->message);
     take_message->sent_at_ns = sim->now_ns;
+    if (sim->links.are_thin) {
+        links_post(sim, from, take_message);
+        return;
+    }
     if (to == NULL || sim->cut[sim_slot(sim, from)][sim_slot(sim, to)] ||
             rng_chance(&sim->rng, sim->loss_permille)) {
         if (is_snapshot) {

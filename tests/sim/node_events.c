@@ -21,6 +21,7 @@ static void on_tick(struct sim *sim, struct node *node)
         struct raft_input told = { .kind = RAFT_INPUT_WRITABLE, .writable = writable };
         (void)node_step(sim, node, &told);
     }
+    links_tick(sim, node);
 }
 
 static void on_deliver(struct sim *sim, struct node *node, const struct sim_message *message)
@@ -181,6 +182,9 @@ void node_event(struct sim *sim, struct node *node, struct sim_event *event)
         break;
     case EVENT_DELIVER:
         on_deliver(sim, node, event->message);
+        break;
+    case EVENT_LEFT:
+        links_on_left(sim, node, event);
         break;
     case EVENT_WRITE:
         node_on_write(sim, node);

@@ -1,8 +1,8 @@
 #!/bin/sh
 # run.sh BUILD SCRATCH: the simulator's part of tests/run.sh: whole clusters in one process, in virtual time.
 #
-# First the seeds that found something once (seeds), then lone members and seven of them, the first 300 histories, 60 in
-# which only one member is in trouble at a time and the membership changes 1,200 times at least, and new
+# First the seeds that found something once (seeds), then lone members and seven of them, the first 300 histories, 60 on thin
+# links (links.h), 60 in which only one member is in trouble at a time and the membership changes 1,200 times at least, and new
 # ones for the rest of the time: 20 s with --quick, 2 minutes by default. With --full thousands, and the planted bugs
 # (planted.md). Variables: QUORATE_TEST_SIZE; QUORATE_TEST_SEED the first of the new seeds.
 # The last line is "passed failed".
@@ -40,6 +40,7 @@ check found "$sim" --jobs $jobs --file tests/sim/seeds
 check lone "$sim" --jobs $jobs --members 1 --seeds $((first / 5))
 check seven "$sim" --jobs $jobs --members 7 --seeds $((first / 5))
 check first "$sim" --jobs $jobs --seeds $first
+check thin "$sim" --jobs $jobs --thin --seeds $((first / 5))
 check changes "$sim" --jobs $jobs --steady --seeds $((first / 5)) # 30 changes of the membership in each, and more
 changes=$(sed -n 's/.* changes=\([0-9]*\) .*/\1/p' "$scratch/sim.one" | tail -n 1)
 if [ "${changes:-0}" -lt $((first * 4)) ]; then

@@ -10,6 +10,7 @@ enum {
     TROUBLE_MS_MAX = 20000,
     HEALED_ELECTION_TIMEOUTS = 10,
     STALLED_ELECTION_TIMEOUTS = 10,
+    SETTLED_ELECTION_TIMEOUTS = 3, /* from an election until all are sent what they lack */
 };
 
 const char *const sim_total_names[SIM_TOTALS_COUNT] = {
@@ -27,6 +28,7 @@ const char *const sim_total_names[SIM_TOTALS_COUNT] = {
     [SIM_FRONTS_LOST] = "fronts_lost",
     [SIM_DISK_FAILURES] = "disk_failures",
     [SIM_VOTES_AHEAD] = "votes_ahead",
+    [SIM_BREAKS] = "breaks",
 };
 
 /* ---- The queue of events -------------------------------------------------------------------------------------- */
@@ -161,7 +163,8 @@ static void dispatch(struct sim *sim, struct sim_event *event)
 {
     if (event->kind == EVENT_CLIENT) {
         client(sim);
-        sim_schedule(sim, rng_between(&sim->rng, 1, 60) * SIM_MS, *event);
+        uint64_t pace = MAX(sim->links.client_pace, UINT64_C(1));
+        sim_schedule(sim, rng_between(&sim->rng, 1, 60) * SIM_MS * pace, *event);
         return;
     }
     if (event->kind == EVENT_NEMESIS) {
@@ -287,15 +290,11 @@ static bool is_applied_by_quorum(struct sim *sim, uint64_t index)
     return count_behind(sim, index, true) < (members.voters.count + 1) / 2;
 }
 
-static bool is_member(struct sim *sim, uint64_t id)
+bool sim_is_member(const struct node *of, uint64_t id)
 {
-    struct node *leader = sim_find_leader(sim);
     struct raft_members members;
-    if (leader == NULL) {
-        return false;
-    }
-    raft_get_members(leader->raft, &members);
     bool is = false;
+    raft_get_members(of->raft, &members);
     for (size_t i = 0; i < members.voters.count; i++) {
         is |= members.voters.items[i] == id;
     }
@@ -303,6 +302,12 @@ static bool is_member(struct sim *sim, uint64_t id)
         is |= members.learners.items[i] == id;
     }
     return is;
+}
+
+static bool is_member(struct sim *sim, uint64_t id)
+{
+    const struct node *leader = sim_find_leader(sim);
+    return leader != NULL && sim_is_member(leader, id);
 }
 
 /* Those that are behind may have far to go, but none stands still. */
@@ -328,8 +333,60 @@ static void expect_none_left_behind(struct sim *sim, uint64_t target, uint64_t t
     }
 }
 
+/* Members have what was there at the end of trouble once there is a leader, and the links had time for what was missing. */
+static void expect_all_caught_up(struct sim *sim)
+{
+    uint64_t election_ns = (uint64_t)SIM_ELECTION_TICKS * SIM_TICK_NS;
+    uint64_t links_ns = links_time_ns(sim) + SETTLED_ELECTION_TIMEOUTS * election_ns;
+    uint64_t elected_ns_max = sim->now_ns + HEALED_ELECTION_TIMEOUTS * election_ns;
+    uint64_t began_ns = sim->now_ns;
+    uint64_t elected_ns = began_ns;
+    uint64_t term = 0;
+    uint64_t target = sim->check.committed_last;
+    while (count_behind(sim, target, false) > 0) {
+        const struct node *leader = sim_find_leader(sim);
+        if (leader == NULL || leader->term_seen != term) {
+            elected_ns = MIN(sim->now_ns, elected_ns_max);
+            term = leader == NULL ? 0 : leader->term_seen;
+        }
+        if (sim->now_ns > elected_ns + links_ns) {
+            check_fail(sim,
+                    "%" PRIu64 " is not everywhere %" PRIu64 " ms after the end of trouble: the "
+                    "links need %" PRIu64 " for what was missing",
+                    target, (sim->now_ns - began_ns) / SIM_MS, links_ns / SIM_MS);
+        }
+        run_until(sim, sim->now_ns + 50 * SIM_MS);
+    }
+}
+
+/* Clients are slow here, and what they write is behind what is under way already. */
+static void expect_progress_on_thin_links(struct sim *sim)
+{
+    enum {
+        WRITES = 5,
+        CLIENT_TURNS = 20, /* not each writes, nor finds the leader */
+        CLIENT_TURN_MS = 60,
+    };
+    expect_all_caught_up(sim);
+    uint64_t election_ns = (uint64_t)SIM_ELECTION_TICKS * SIM_TICK_NS;
+    uint64_t target = sim->check.committed_last + WRITES;
+    uint64_t deadline_ns = sim->now_ns + HEALED_ELECTION_TIMEOUTS * election_ns +
+                           links_time_ns(sim) +
+                           CLIENT_TURNS * CLIENT_TURN_MS * SIM_MS * sim->links.client_pace;
+    while (!is_applied_by_quorum(sim, target)) {
+        if (sim->now_ns > deadline_ns) {
+            check_fail(sim, "clients do not get on after the end of trouble");
+        }
+        run_until(sim, sim->now_ns + 50 * SIM_MS);
+    }
+}
+
 static void expect_progress(struct sim *sim)
 {
+    if (sim->links.are_thin) {
+        expect_progress_on_thin_links(sim);
+        return;
+    }
     uint64_t election_ns = (uint64_t)SIM_ELECTION_TICKS * SIM_TICK_NS;
     uint64_t deadline_ns = sim->now_ns + HEALED_ELECTION_TIMEOUTS * election_ns;
     uint64_t target = sim->check.committed_last + 20; /* clients go on all the while */
@@ -410,6 +467,7 @@ void sim_run(uint64_t seed, const struct sim_options *options, struct sim *sim)
     sim->is_steady = options->steady || rng_chance(&sim->rng, 100);
     sim->with_membership |= sim->is_steady;
     sim->with_ambush &= !sim->is_steady;
+    links_draw(sim, options->thin);
     trouble_draw_weather(sim);
     begin(sim, options);
     for (int phase = 0; phase < PHASES; phase++) {
@@ -436,6 +494,7 @@ void sim_fini(struct sim *sim)
         sim_message_free(event.message);
     }
     free(sim->heap);
+    links_fini(sim);
     for (size_t i = 0; i < SIM_NODES_MAX; i++) {
         if (sim->nodes[i].id != 0) {
             node_fini(&sim->nodes[i]);

@@ -2,6 +2,7 @@
  *
  *   sim.c      the queue of events, the world's troubles, the phases of a history
  *   network.c  messages under way
+ *   links.c    ... where the links are thin
  *   node*.c    a member: does the duties of its core as the real shell does (node.h)
  *   store.c    its log: the real one, on a disk of ours (disk.c), and what it must hold (ledger.c)
  *   machine.c  its state machine
@@ -14,6 +15,7 @@
 
 #include "tests/sim/check.h"
 #include "tests/sim/clocks.h"
+#include "tests/sim/links.h"
 #include "tests/sim/machine.h"
 #include "tests/sim/rng.h"
 #include "tests/sim/store.h"
@@ -30,6 +32,7 @@ enum {
 enum event_kind {
     EVENT_TICK,
     EVENT_DELIVER,
+    EVENT_LEFT,  /* a thin link has carried what was first in its queue */
     EVENT_WRITE, /* what is queued goes into the file ... */
     EVENT_SYNC,  /* ... and to the medium */
     EVENT_APPLY,
@@ -59,6 +62,11 @@ struct sim_event {
     struct sim_message *message;
     struct raft_need need; /* READ_BACK; peer_id too for SNAPSHOT_ENDED */
     bool arrived;          /* SNAPSHOT_ENDED */
+    struct {
+        size_t to; /* slot */
+        unsigned kind;
+        uint64_t epoch;
+    } lane; /* LEFT */
 };
 
 enum {
@@ -137,6 +145,7 @@ enum sim_total {
     SIM_FRONTS_LOST,
     SIM_DISK_FAILURES,
     SIM_VOTES_AHEAD,
+    SIM_BREAKS,
     SIM_TOTALS_COUNT,
 };
 extern const char *const sim_total_names[SIM_TOTALS_COUNT];
@@ -144,6 +153,7 @@ extern const char *const sim_total_names[SIM_TOTALS_COUNT];
 struct sim_options {
     unsigned members; /* 0: drawn */
     bool steady;      /* only such histories */
+    bool thin;        /* all links are, but in steady ones */
     const char *dir;  /* where the members' folders lie */
     bool verbose;
 };
@@ -173,6 +183,7 @@ struct sim {
     uint64_t sync_ns_max;
     bool cut[SIM_NODES_MAX][SIM_NODES_MAX]; /* from slot, to slot */
     bool flapping[SIM_NODES_MAX][SIM_NODES_MAX];
+    struct links links;
     unsigned flaps; /* to come: the links that flap fail and come back */
     bool with_membership;
     bool with_ambush; /* crashes and changes aim at the moments that are hardest to get right */
@@ -198,6 +209,8 @@ struct node *sim_find_node(struct sim *sim, uint64_t id);
 struct node *sim_random_node(struct sim *sim, bool up);
 /* Of several that believe so the one of the latest term; NULL: none does. */
 struct node *sim_find_leader(struct sim *sim);
+/* In the configuration in force with a member that is up: a voter or a learner. */
+bool sim_is_member(const struct node *of, uint64_t id);
 /* With --verbose. node: NULL: of all. */
 void sim_say(const struct sim *sim, const char *what, const struct node *node);
 
