@@ -32,6 +32,7 @@ def test_random_requests_are_answered_alike():
         pytest.fail(diffrun.explain(found, "etcd", harness.target_name()), pytrace=False)
 
 
+@pytest.mark.limit(300)
 def test_expiry_is_reported_alike():
     diffexpiry.play_expiry("etcd", harness.target_name())
 
