@@ -98,6 +98,7 @@ def test_4_2_none_before_more_than_count_entries(start):
 
 
 @pytest.mark.slow
+@pytest.mark.limit(300)
 def test_4_2_defaults_snapshot_by_entry_10001(start):
     server = start()
     write(server, 9900)
