@@ -131,7 +131,7 @@ static int open_what_is_there(struct generations *generations, struct err *err)
         number = 0;
     }
     if (number == 0) {
-        mark_distrust(generations->mark);
+        mark_drop_word(generations->mark);
     }
     return sweep(generations, number, err);
 }
@@ -242,7 +242,7 @@ static int before_write(struct generations *generations, struct err *err)
     data_path_of(generations, generations->number, data_path);
     TRY(mark_set_dirty(generations->mark, generations->number, data_path, txn_id, err));
     if (generations->doubted) {
-        mark_distrust(generations->mark);
+        mark_drop_word(generations->mark);
     }
     guard(generations, data_path);
     return 0;
@@ -255,7 +255,7 @@ void generations_doubt(struct generations *generations)
 
     generations->doubted = true;
     stop_guarding(generations); /* the word goes */
-    mark_distrust(generations->mark);
+    mark_drop_word(generations->mark);
     if (was_guarded) {
         data_path_of(generations, generations->number, data_path);
         guard(generations, data_path);
@@ -380,8 +380,8 @@ int generations_switch(struct generations *generations, uint64_t number, struct 
     TRY(set_current(generations, number, err));
     close_live(generations);
     generations->number = 0;
-    generations->doubted = false;     /* the new one was synced */
-    mark_distrust(generations->mark); /* its word is of the old one */
+    generations->doubted = false;      /* the new one was synced */
+    mark_drop_word(generations->mark); /* it is of the old one */
     TRY(open_live(generations, number, err));
     TRY(before_write(generations, err));
     if (old != 0) {

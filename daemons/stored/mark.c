@@ -288,7 +288,7 @@ int mark_set_clean(struct mark *mark, uint64_t generation, const char *data_path
     (void)mounted_look(data_path, mark->sys_dir, &text.file);
     memcpy(text.boot_id, mark->boot_id, sizeof text.boot_id);
     TRY(write_text(mark, &text, err));
-    mark_distrust(mark); /* a word beside a clean mark means nothing */
+    mark_drop_word(mark); /* beside a clean mark it means nothing */
     return 0;
 }
 
@@ -297,11 +297,20 @@ uint64_t *mark_nonce(struct mark *mark)
     return mark->word != NULL ? &mark->word->nonce : NULL;
 }
 
-void mark_distrust(struct mark *mark)
+void mark_drop_word(struct mark *mark)
 {
     if (mark->word_path[0] != '\0') {
         (void)unlink(mark->word_path);
     }
     unmap_word(mark);
     mark->dirty = false;
+}
+
+void mark_distrust(struct mark *mark)
+{
+    char path[PATH_MAX];
+
+    mark_drop_word(mark);
+    (void)snprintf(path, sizeof path, "%s/MARK", mark->state_dir);
+    (void)unlink(path);
 }

@@ -51,5 +51,8 @@ int mark_set_clean(struct mark *mark, uint64_t generation, const char *data_path
 /* Where the word's nonce lies in memory, for who may not call anything else; NULL: there is no word. */
 uint64_t *mark_nonce(struct mark *mark);
 
-/* After an I/O error: nothing may trust what was written. */
+/* The word goes: what is written from here on is trusted after a clean end only. */
+void mark_drop_word(struct mark *mark);
+
+/* What is there must not be trusted, nor what is written to it: the word goes, and MARK, which may call it clean. */
 void mark_distrust(struct mark *mark);

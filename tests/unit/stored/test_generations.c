@@ -439,7 +439,20 @@ static void an_io_error_is_never_trusted_again(void **state)
     assert_int_equal(generations_apply(f->generations, &batch, 1, &result, NULL), -EIO);
     f->generations = generations_close(f->generations); /* does not call it clean either */
     open_as(f, "boot-a");
-    expect_distrust(f, "the word in memory is gone");
+    expect_distrust(f, "there is no readable MARK");
+}
+
+static void a_bad_page_met_before_the_first_write_takes_the_word_of_a_clean_end_back(void **state)
+{
+    struct fixture *f = *state;
+
+    f->generations = generations_close(f->generations);
+    open_as(f, "boot-a");
+    assert_int_equal(applied(f), 5);
+    generations_distrust(f->generations);
+    f->generations = generations_abandon(f->generations);
+    open_as(f, "boot-a");
+    expect_distrust(f, "there is no readable MARK");
 }
 
 static void a_snapshot_becomes_the_live_state_with_our_ids(void **state)
@@ -580,6 +593,7 @@ int main(void)
         TEST(without_tmpfs_only_a_clean_end_is_trusted),
         TEST(a_word_whose_state_is_gone_is_swept),
         TEST(an_io_error_is_never_trusted_again),
+        TEST(a_bad_page_met_before_the_first_write_takes_the_word_of_a_clean_end_back),
         TEST(a_snapshot_becomes_the_live_state_with_our_ids),
         TEST(a_switch_may_be_killed_at_any_system_call),
     };
