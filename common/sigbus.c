@@ -1,6 +1,7 @@
 #include "common/sigbus.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,13 +13,14 @@
 /* Read by the handler, on whatever thread it runs; written by the loop thread while no page can fault. */
 static struct {
     const char *event;
-    char file[512];
+    char file[PATH_MAX];
+    char mark[PATH_MAX]; /* empty: none */
+    char note[PATH_MAX]; /* empty: none */
+    uint64_t note_number;
+    pid_t opener;   /* the thread that opens the file */
+    bool is_mapped; /* there; else it is not known where */
     const uint8_t *base;
     size_t bytes;
-    uint64_t *nonce;
-    const char *note_path; /* NULL: none */
-    char note[24];
-    size_t note_bytes;
 } guarded;
 
 /* snprintf is not for signal handlers. */
@@ -45,41 +47,53 @@ static size_t put_number(char *line, size_t at, size_t bytes_max, uint64_t value
 
 static void write_note(void)
 {
-    int fd = guarded.note_path == NULL
+    char text[24];
+    size_t bytes = put_number(text, 0, sizeof text, guarded.note_number);
+    int fd = guarded.note[0] == '\0'
                      ? -1
-                     : open(guarded.note_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+                     : open(guarded.note, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
     if (fd >= 0) {
-        ssize_t written = write(fd, guarded.note, guarded.note_bytes);
+        ssize_t written = write(fd, text, bytes);
         (void)written;
         (void)close(fd);
     }
 }
 
+static bool is_guarded(const uint8_t *at)
+{
+    if (!guarded.is_mapped) {
+        return guarded.event != NULL && gettid() == guarded.opener;
+    }
+    return at >= guarded.base && at < guarded.base + guarded.bytes;
+}
+
 static void on_sigbus(int number, siginfo_t *info, void *context)
 {
     const uint8_t *at = info->si_addr;
-    char line[1024];
+    char line[PATH_MAX + 256];
     size_t used;
 
     (void)number;
     (void)context;
-    if (at < guarded.base || at >= guarded.base + guarded.bytes) {
+    if (!is_guarded(at)) {
         (void)signal(SIGBUS, SIG_DFL); /* not ours: the access is tried again and ends us plainly */
         return;
     }
-    if (guarded.nonce != NULL) {
-        __atomic_store_n(guarded.nonce, 0, __ATOMIC_SEQ_CST);
-    }
-    write_note();
     used = put_text(line, 0, sizeof line, guarded.event);
     used = put_text(line, used, sizeof line, " file=");
     used = put_text(line, used, sizeof line, guarded.file);
-    used = put_text(line, used, sizeof line, " offset=");
-    used = put_number(line, used, sizeof line, (uint64_t)(at - guarded.base));
+    if (guarded.is_mapped) {
+        used = put_text(line, used, sizeof line, " offset=");
+        used = put_number(line, used, sizeof line, (uint64_t)(at - guarded.base));
+    }
     used = put_text(line, used, sizeof line, " action=exit status=3\n");
     ssize_t written = write(STDERR_FILENO, line, used);
     (void)written;
+    if (guarded.mark[0] != '\0') {
+        (void)unlink(guarded.mark);
+    }
+    write_note();
     _exit(CONF_EXIT_STORAGE);
 }
 
@@ -113,28 +127,35 @@ static bool find_mapping(const char *file, const uint8_t **ret_base, size_t *ret
     return found;
 }
 
-bool sigbus_guard(const char *event, const char *file, uint64_t *nonce)
+static void copy_path(char ret_path[PATH_MAX], const char *path)
+{
+    (void)snprintf(ret_path, PATH_MAX, "%s", path == NULL ? "" : path);
+}
+
+void sigbus_guard(const struct sigbus_guarded *what)
 {
     struct sigaction action = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO };
 
     sigbus_unguard();
-    guarded.event = event;
-    (void)snprintf(guarded.file, sizeof guarded.file, "%s", file);
-    guarded.nonce = nonce;
+    copy_path(guarded.file, what->file);
+    copy_path(guarded.mark, what->mark);
+    copy_path(guarded.note, what->note);
+    guarded.note_number = what->note_number;
+    guarded.opener = gettid();
+    guarded.event = what->event;
     (void)sigaction(SIGBUS, &action, NULL);
-    return find_mapping(file, &guarded.base, &guarded.bytes);
 }
 
-void sigbus_leave_note(const char *path, uint64_t number)
+bool sigbus_mapped(void)
 {
-    guarded.note_bytes = put_number(guarded.note, 0, sizeof guarded.note, number);
-    guarded.note_path = path;
+    guarded.is_mapped = find_mapping(guarded.file, &guarded.base, &guarded.bytes);
+    return guarded.is_mapped;
 }
 
 void sigbus_unguard(void)
 {
-    guarded.note_path = NULL;
+    guarded.event = NULL;
+    guarded.is_mapped = false;
     guarded.base = NULL;
     guarded.bytes = 0;
-    guarded.nonce = NULL;
 }

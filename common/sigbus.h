@@ -7,11 +7,20 @@
 
 #include "common/macros.h"
 
-/* From now on the place where this process has mapped the file is guarded; nonce (may be NULL) is set to 0 when it happens.
- * `event` (static) begins the line. Calls replace one another. False: the file is not mapped. */
-bool sigbus_guard(const char *event, const char *file, uint64_t *nonce);
-/* Until the guard ends: what the handler writes into a file, a number in decimal, for whoever comes after this process.
- * path: from the working directory, static. */
-void sigbus_leave_note(const char *path, uint64_t number);
+struct sigbus_guarded {
+    const char *event; /* begins the line; static */
+    const char *file;  /* copied */
+    const char *
+            mark; /* a file that is removed: it says that the state may be trusted; copied; NULL: none */
+    const char *
+            note; /* a file with note_number in decimal, for whoever comes after this process; copied; NULL: none */
+    uint64_t note_number;
+};
+
+/* Before the file is mapped, for LMDB reads pages of it as it opens it: until sigbus_mapped each page that this thread cannot read
+ * is taken for one of its. Calls replace one another. */
+void sigbus_guard(const struct sigbus_guarded *what);
+/* The place where this process has mapped the file is guarded from now on, and no other. False: it is not mapped. */
+bool sigbus_mapped(void);
 /* The memory is about to go. */
 void sigbus_unguard(void);

@@ -36,11 +36,14 @@ static int open_current(struct gatewayd *gw, struct err *err)
                 err, -ENOENT, "a page of the state cannot be read; stored makes another one");
     }
     state_generation_path(gw->view.state_dir, generation, dir);
+    (void)snprintf(file, sizeof file, "%s/data.mdb", dir);
+    sigbus_guard(&(struct sigbus_guarded){ .event = "gatewayd.state.unreadable",
+            .file = file,
+            .note = note_path,
+            .note_number = generation });
     TRY(state_open_readonly(dir, 0, &gw->view.state, err));
     TRY(state_read_new(gw->view.state, &gw->view.read, err));
-    (void)snprintf(file, sizeof file, "%s/data.mdb", dir);
-    (void)sigbus_guard("gatewayd.state.unreadable", file, NULL);
-    sigbus_leave_note(note_path, generation);
+    (void)sigbus_mapped();
     gw->view.meta.generation = generation;
     return 0;
 }

@@ -21,9 +21,9 @@ struct generations {
     uint64_t number;  /* of the live one; 0: none */
     uint64_t highest; /* ever seen: numbers are not used twice */
     const char *reason;
-    bool guarded;  /* marked before the first write, and against pages that cannot be read */
-    bool doubted;  /* one was met elsewhere: no word for this one */
-    bool poisoned; /* an I/O error was met: never mark this state again */
+    bool marked;   /* before the first write */
+    bool doubted;  /* an I/O error was met elsewhere: no word for this one */
+    bool poisoned; /* one was met here: never mark this state again */
 };
 
 static void data_path_of(
@@ -50,9 +50,19 @@ int generations_open_built(struct generations *generations, const char *dir,
 static int open_live(struct generations *generations, uint64_t number, struct err *err)
 {
     char dir[STATE_PATH_BYTES_MAX];
+    char data_path[STATE_PATH_BYTES_MAX];
 
     state_generation_path(generations->state_dir, number, dir);
-    TRY(generations_open_built(generations, dir, &generations->replica, err));
+    data_path_of(generations, number, data_path);
+    sigbus_guard(&(struct sigbus_guarded){ .event = "stored.state.unreadable",
+            .file = data_path,
+            .mark = mark_path(generations->mark) });
+    int result = generations_open_built(generations, dir, &generations->replica, err);
+    if (result < 0) {
+        sigbus_unguard();
+        return result;
+    }
+    (void)sigbus_mapped();
     generations->number = number;
     return 0;
 }
@@ -162,18 +172,11 @@ int generations_open(const struct generations_config *config, struct generations
     return 0;
 }
 
-static void stop_guarding(struct generations *generations)
-{
-    if (generations->guarded) {
-        sigbus_unguard();
-        generations->guarded = false;
-    }
-}
-
 static void close_live(struct generations *generations)
 {
-    stop_guarding(generations);
+    sigbus_unguard();
     generations->replica = replica_close(generations->replica);
+    generations->marked = false;
 }
 
 struct generations *generations_abandon(struct generations *generations)
@@ -221,13 +224,6 @@ const char *generations_reason(const struct generations *generations)
     return generations->reason;
 }
 
-/* Against pages that cannot be read. */
-static void guard(struct generations *generations, const char *data_path)
-{
-    sigbus_guard("stored.state.unreadable", data_path, mark_nonce(generations->mark));
-    generations->guarded = true;
-}
-
 static int before_write(struct generations *generations, struct err *err)
 {
     char data_path[STATE_PATH_BYTES_MAX];
@@ -236,30 +232,22 @@ static int before_write(struct generations *generations, struct err *err)
     if (generations->poisoned) {
         return err_set(err, -EIO, "the state met an I/O error before");
     }
-    if (generations->guarded) {
-        return 0; /* and so marked */
+    if (generations->marked) {
+        return 0;
     }
     data_path_of(generations, generations->number, data_path);
     TRY(mark_set_dirty(generations->mark, generations->number, data_path, txn_id, err));
     if (generations->doubted) {
         mark_drop_word(generations->mark);
     }
-    guard(generations, data_path);
+    generations->marked = true;
     return 0;
 }
 
 void generations_doubt(struct generations *generations)
 {
-    char data_path[STATE_PATH_BYTES_MAX];
-    bool was_guarded = generations->guarded;
-
     generations->doubted = true;
-    stop_guarding(generations); /* the word goes */
     mark_drop_word(generations->mark);
-    if (was_guarded) {
-        data_path_of(generations, generations->number, data_path);
-        guard(generations, data_path);
-    }
 }
 
 /* After an I/O error nobody knows what the disk holds. A full disk is no such error: LMDB's commit is all or nothing. */
@@ -402,6 +390,5 @@ void generations_discard(struct generations *generations, uint64_t number)
 void generations_distrust(struct generations *generations)
 {
     generations->poisoned = true;
-    stop_guarding(generations); /* the word goes */
     mark_distrust(generations->mark);
 }

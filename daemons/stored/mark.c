@@ -38,6 +38,7 @@ struct mark_text {
 
 struct mark {
     char *state_dir;
+    char path[PATH_MAX]; /* of MARK */
     char *sys_dir;
     char boot_id[40];
     char word_path[PATH_MAX]; /* empty: no tmpfs, so nothing but a clean mark is ever trusted */
@@ -104,6 +105,7 @@ struct mark *mark_new(const struct mark_config *config)
     struct mark *mark = xcalloc(1, sizeof *mark);
 
     mark->state_dir = xstrdup(config->state_dir);
+    (void)snprintf(mark->path, sizeof mark->path, "%s/MARK", config->state_dir);
     mark->sys_dir = xstrdup(config->sys_dir != NULL ? config->sys_dir : "/sys");
     (void)snprintf(mark->boot_id, sizeof mark->boot_id, "%s", config->boot_id);
     choose_word_path(mark, config);
@@ -157,12 +159,10 @@ static bool map_word(struct mark *mark, bool create)
 
 static bool read_text(const struct mark *mark, struct mark_text *ret_text)
 {
-    char path[PATH_MAX];
     unsigned version;
     struct mark_text text = { 0 };
 
-    (void)snprintf(path, sizeof path, "%s/MARK", mark->state_dir);
-    FILE *file = fopen(path, "re");
+    FILE *file = fopen(mark->path, "re");
     if (file == NULL) {
         return false;
     }
@@ -292,9 +292,9 @@ int mark_set_clean(struct mark *mark, uint64_t generation, const char *data_path
     return 0;
 }
 
-uint64_t *mark_nonce(struct mark *mark)
+const char *mark_path(const struct mark *mark)
 {
-    return mark->word != NULL ? &mark->word->nonce : NULL;
+    return mark->path;
 }
 
 void mark_drop_word(struct mark *mark)
@@ -308,9 +308,6 @@ void mark_drop_word(struct mark *mark)
 
 void mark_distrust(struct mark *mark)
 {
-    char path[PATH_MAX];
-
     mark_drop_word(mark);
-    (void)snprintf(path, sizeof path, "%s/MARK", mark->state_dir);
-    (void)unlink(path);
+    (void)unlink(mark->path);
 }

@@ -48,8 +48,8 @@ void mark_set_txn_id(struct mark *mark, uint64_t txn_id); /* after each commit *
 /* After the environment was synced and closed. */
 int mark_set_clean(struct mark *mark, uint64_t generation, const char *data_path, struct err *err);
 
-/* Where the word's nonce lies in memory, for who may not call anything else; NULL: there is no word. */
-uint64_t *mark_nonce(struct mark *mark);
+/* MARK's path, for who must remove it without calling anything else. */
+const char *mark_path(const struct mark *mark);
 
 /* The word goes: what is written from here on is trusted after a clean end only. */
 void mark_drop_word(struct mark *mark);

@@ -300,3 +300,17 @@ def test_a_page_that_gatewayd_alone_could_not_read_has_the_state_rebuilt_too(wit
     assert "stored.state.unreadable" not in with_pages.log()
     note = os.path.join(with_pages.data_dir, "run", "state.unreadable")
     poll(lambda: not os.path.exists(note), 10, "gatewayd's note is gone")
+
+
+@pytest.mark.parametrize("ends", ["stopped", "killed"])
+def test_a_page_that_cannot_be_read_as_the_state_is_opened_has_it_rebuilt(with_pages, ends):
+    """Of the first pages that a start reads, whatever kind of end it trusts: no life after it would come further."""
+    path, = glob.glob(os.path.join(with_pages.data_dir, "member", "state", "*", "data.mdb"))
+    if ends == "stopped":
+        with_pages.stop()
+    else:
+        with_pages.kill()
+    os.truncate(path, 8192)  # What LMDB reads without the map is there.
+    with_pages.start()
+    wait_until_rebuilt(with_pages)
+    assert re.findall(r"stored\.state\.unreadable file=(\S+) action=exit status=3", with_pages.log()) == [path]

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/conf.h"
 #include "common/sigbus.h"
 #include "common/state/state.h"
 #include "daemons/stored/stored_impl.h"
@@ -204,8 +205,14 @@ static void a_snapshot_that_the_disk_refuses_ends_the_trust_in_the_state(void **
     scratch_remove(f->shared);
 }
 
+enum guard {
+    UNGUARDED,
+    GUARDED_OPENING, /* not known yet where it is mapped */
+    GUARDED,
+};
+
 /* Touches a page whose file was cut; returns the exit status. */
-static int touch_lost_page(const char *path, bool guard, uint64_t *nonce)
+static int touch_lost_page(const char *path, enum guard guard, const char *mark, const char *note)
 {
     int status = 0;
     pid_t child = fork();
@@ -220,7 +227,10 @@ static int touch_lost_page(const char *path, bool guard, uint64_t *nonce)
         (void)signal(SIGBUS, SIG_DFL);
         (void)close(open("/dev/null", O_WRONLY | O_CLOEXEC));
         (void)dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO);
-        if (guard && !sigbus_guard("test.unreadable", path, nonce)) {
+        if (guard != UNGUARDED) {
+            sigbus_guard(&(struct sigbus_guarded){ "test.unreadable", path, mark, note, 77 });
+        }
+        if (guard == GUARDED && !sigbus_mapped()) {
             _exit(11);
         }
         if (ftruncate(fd, 0) < 0) {
@@ -236,14 +246,25 @@ static void a_page_that_cannot_be_read_ends_the_process_and_the_trust(void **sta
 {
     struct ring *f = *state;
     char path[128];
-    uint64_t *nonce = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    char mark[128];
+    char note[128];
+    char text[24] = "";
 
-    *nonce = 77;
     (void)snprintf(path, sizeof path, "%s/page", f->dir);
-    assert_int_equal(touch_lost_page(path, true, nonce), 3);
-    assert_int_equal(*nonce, 0);
-    assert_int_equal(touch_lost_page(path, false, NULL), -SIGBUS);
-    assert_int_equal(munmap(nonce, 4096), 0);
+    (void)snprintf(mark, sizeof mark, "%s/mark", f->dir);
+    (void)snprintf(note, sizeof note, "%s/note", f->dir);
+    for (enum guard guard = GUARDED_OPENING; guard <= GUARDED; guard++) {
+        assert_int_equal(close(open(mark, O_WRONLY | O_CREAT | O_CLOEXEC, 0600)), 0);
+        assert_int_equal(touch_lost_page(path, guard, mark, note), CONF_EXIT_STORAGE);
+        assert_int_equal(access(mark, F_OK), -1);
+        int fd = open(note, O_RDONLY | O_CLOEXEC);
+        assert_int_equal(read(fd, text, sizeof text), 2);
+        assert_string_equal(text, "77");
+        (void)close(fd);
+        assert_int_equal(unlink(note), 0);
+        assert_int_equal(touch_lost_page(path, guard, NULL, NULL), CONF_EXIT_STORAGE);
+    }
+    assert_int_equal(touch_lost_page(path, UNGUARDED, NULL, NULL), -SIGBUS);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, ring_set_up, ring_tear_down)
