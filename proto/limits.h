@@ -9,5 +9,6 @@ enum {
     LINK_IPC_BYTES_MAX = 64 * 1024 * 1024,
     LINK_WINDOW_BYTES_MAX = 64 * 1024 * 1024,   /* unacknowledged on a link; the last message may exceed it */
     LINK_PEER_HELLO_BYTES_MAX = 2 * 1024 * 1024,
+    UNREAD_BYTES_MAX = 1024 * 1024,             /* of answers: who leaves so many unread is given no more */
     NAME_BYTES_MAX = 4096,
 };

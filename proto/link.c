@@ -39,6 +39,11 @@ void link_peer_send_control(
                           .type = type, .epoch = epoch, .ack = ack, .body = span_of(&nil, 1) });
 }
 
+bool link_peer_reads(const struct link_peer *peer)
+{
+    return wire_waiting_bytes(peer->hub->wire, peer->pipe) < UNREAD_BYTES_MAX;
+}
+
 void link_peer_break(struct link_peer *peer)
 {
     if (peer->link != NULL) {

@@ -13,8 +13,7 @@
  * ends it, and a dialer opens another. A session ends with its pipe at the latest, and with it all that was not
  * acknowledged.
  *
- * What a peer asks for by a hello or a stray frame it asks for again, so to one that does not read nothing is said: it could have
- * any number of answers heaped up here. */
+ * To a peer that does not read nothing is said for a hello or a stray frame (link_peer_reads). */
 #include <errno.h>
 #include <sodium.h>
 #include <unistd.h>
@@ -27,20 +26,14 @@
 enum {
     REFUSED_RETRY_MS = 1000,
     HELLO_STALLS_MAX = 10, /* times stall_ms without an answer: the pipe is no good */
-    UNREAD_BYTES_MAX = 1024 * 1024,
 };
-
-static bool reads(const struct link_peer *peer)
-{
-    return wire_waiting_bytes(peer->hub->wire, peer->pipe) < UNREAD_BYTES_MAX;
-}
 
 static void send_hello(struct link_peer *peer, uint64_t epoch)
 {
     struct link_hub *hub = peer->hub;
     struct hello hello = { 0 };
 
-    if (!reads(peer)) {
+    if (!link_peer_reads(peer)) {
         return;
     }
     hub->events->fill_hello(hub->user, &hello);
@@ -60,7 +53,7 @@ static void send_refusal(struct link_peer *peer, uint64_t epoch, const struct er
 {
     struct buf text = BUF_INIT;
 
-    if (!reads(peer)) {
+    if (!link_peer_reads(peer)) {
         return;
     }
     link_text_encode(span_str(why->text), &text);
@@ -200,7 +193,7 @@ void link_peer_on_stray(struct link_peer *peer, const struct link_frame *frame)
     if (peer->offered_epoch != 0 && frame->epoch == peer->offered_epoch) {
         return; /* the answer to our hello was lost, and will be given again */
     }
-    if ((is_message || frame->type == LINK_ACK) && reads(peer)) {
+    if ((is_message || frame->type == LINK_ACK) && link_peer_reads(peer)) {
         link_peer_send_control(peer, LINK_HELLO_REQUIRED, frame->epoch, 0);
     }
 }

@@ -79,6 +79,9 @@ void link_peer_send(struct link_peer *peer, const struct link_frame *frame);
 /* A frame without a message: its body is nil. */
 void link_peer_send_control(
         struct link_peer *peer, enum link_control type, uint64_t epoch, uint64_t ack);
+/* Whether it reads what it is sent. To one that does not, no answer is given that it asks for again: it could have any number of
+ * them heaped up here. */
+bool link_peer_reads(const struct link_peer *peer);
 void link_peer_break(struct link_peer *peer); /* closes the pipe; its end follows as an event */
 void link_hub_arm_tick(struct link_hub *hub);
 /* The loop's time without what it was busy or without a CPU: by this peers are judged. Never goes back. */

@@ -39,8 +39,12 @@ struct link *link_session_free(struct link *link)
     return NULL;
 }
 
+/* Says all that is owed, so one that cannot go now goes with the next. */
 static void send_ack(struct link *link)
 {
+    if (!link_peer_reads(link->peer)) {
+        return;
+    }
     link_peer_send_control(link->peer, LINK_ACK, link->epoch, link->receive.received_seq);
     link->acks_owed = 0;
     link->ack_now = false;

@@ -10,6 +10,7 @@
 #include "common/url.h"
 #include "daemons/raftd/peer/frame.h"
 #include "daemons/raftd/peer/security.h"
+#include "proto/limits.h"
 #include "proto/link_wire.h"
 #include "version.h"
 
@@ -19,7 +20,6 @@ enum {
     REASON_REPEAT_MS = 10000,
     REASON_MS_MIN = 1000, /* between two lines of whatever reasons */
     REASON_BYTES = 256,
-    UNREAD_BYTES_MAX = 1024 * 1024, /* of answers that a guest leaves lying */
 };
 
 /* One URL. */
@@ -87,7 +87,7 @@ static void send_frame(struct listener *listener, struct guest *guest, unsigned 
     uint8_t head_bytes[PEER_HEAD_BYTES];
     struct frame_head head = { .type = type, .epoch = guest->epoch };
 
-    if (wire_waiting_bytes(guest->place->wire, guest->pipe) > UNREAD_BYTES_MAX) {
+    if (wire_waiting_bytes(guest->place->wire, guest->pipe) >= UNREAD_BYTES_MAX) {
         hang_up(guest);
         return;
     }

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "proto/limits.h"
 #include "proto/link_parts.h"
 #include "tests/unit/proto/link_harness.h"
 
@@ -95,7 +96,6 @@ static void a_message_without_a_hello_is_answered_hello_required(void **state)
 
 enum {
     STRAY_BYTES_MAX = 4 * 1024 * 1024,
-    UNREAD_BYTES_MAX = 1024 * 1024,
 };
 
 static size_t stray_bytes;

@@ -13,6 +13,7 @@
 
 #include "common/loop.h"
 #include "proto/hello.h"
+#include "proto/limits.h"
 #include "tests/unit/proto/virtual_wire.h"
 
 enum {
@@ -309,6 +310,34 @@ static void an_ack_that_is_heard_late_is_no_stall(void **state UNUSED)
     end_talk(&talk);
 }
 
+static bool count_acks(void *user, bool from_listener, const struct link_frame *frame)
+{
+    unsigned *acks = user;
+    *acks += !from_listener && frame->type == LINK_ACK;
+    return false;
+}
+
+/* Each message that comes again asks for another ack. What is owed is said once, when some was read. */
+static void acks_are_not_heaped_up_for_who_does_not_read(void **state UNUSED)
+{
+    struct talk talk;
+    unsigned acks = 0;
+
+    begin_talk(&talk, count_acks, &acks);
+    virtual_pass(10);
+    virtual_set_waiting(UNREAD_BYTES_MAX);
+    say(&talk.listener);
+    virtual_pass(2 * ONE_LOSS_MS);
+    assert_int_equal(talk.dialer.received, 1);
+    assert_int_equal(acks, 0);
+    virtual_set_waiting(UNREAD_BYTES_MAX - 1);
+    virtual_pass(2 * LATENCY_MS);
+    assert_int_equal(acks, 1);
+    assert_int_equal(link_unacknowledged(talk.listener.link), 0);
+    assert_int_equal(talk.dialer.downs + talk.listener.downs, 0);
+    end_talk(&talk);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -318,6 +347,7 @@ int main(void)
         cmocka_unit_test(a_pipe_that_takes_bytes_is_given_up_a_second_after_the_last),
         cmocka_unit_test(time_in_which_nobody_listened_is_nobodys_stall),
         cmocka_unit_test(an_ack_that_is_heard_late_is_no_stall),
+        cmocka_unit_test(acks_are_not_heaped_up_for_who_does_not_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
