@@ -331,6 +331,19 @@ int conf_start(struct conf *conf, enum conf_who who, int argc, char **argv)
     return CONF_EXIT_USAGE;
 }
 
+int conf_exit_status(int error)
+{
+    switch (error) {
+    case -EIO:
+        return CONF_EXIT_STORAGE;
+    case -ENOSPC:
+    case -EDQUOT:
+        return CONF_EXIT_NO_SPACE;
+    default:
+        return CONF_EXIT_FAILED;
+    }
+}
+
 /* mkdir -p with 0700; what is there keeps its mode. */
 static int make_dir(const char *path, struct err *err)
 {

@@ -209,6 +209,8 @@ void conf_fini(struct conf *conf);
  * the log under the daemon's name and tells the notes (only where no quorate above it told them already).
  * -1: go on; else the status to exit with. */
 int conf_start(struct conf *conf, enum conf_who who, int argc, char **argv);
+/* The status to exit with after an error of the world's, where the daemon has none of its own for it. */
+int conf_exit_status(int error);
 
 enum conf_origin conf_origin_of(const struct conf *conf, const char *flag);
 const char *conf_who_name(enum conf_who who);

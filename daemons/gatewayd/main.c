@@ -1,4 +1,5 @@
-/* main.c: gatewayd. Exit status: 0 stopped, 1 failed, 2 bad configuration. */
+/* main.c: gatewayd. Exit status: 0 stopped, 1 failed, 2 bad configuration, 3 the disk cannot be read or written,
+ * 4 no space to begin. */
 #include <errno.h>
 #include <sodium.h>
 #include <unistd.h>
@@ -45,7 +46,7 @@ int main(int argc, char **argv)
     int result = run(&conf, &err);
     if (result < 0) {
         log_event_err(LOG_LEVEL_CRIT, &err, "gatewayd.start.failed", "action=exit");
-        return result == -ENOSPC || result == -EDQUOT ? CONF_EXIT_NO_SPACE : CONF_EXIT_FAILED;
+        return conf_exit_status(result);
     }
     return 0;
 }

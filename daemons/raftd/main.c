@@ -1,5 +1,5 @@
 /* main.c: raftd. Exit status: 0 stopped, 1 failed, 2 bad configuration, 3 the log cannot be written or trusted,
- * 100 this member was removed from its cluster. */
+ * 4 no space to begin, 100 this member was removed from its cluster. */
 #include <errno.h>
 #include <stdio.h>
 
@@ -22,13 +22,9 @@ static int status_of(int result)
     case -EINVAL:
         return CONF_EXIT_USAGE;
     case -EBADMSG:
-    case -EIO:
         return CONF_EXIT_STORAGE;
-    case -ENOSPC:
-    case -EDQUOT:
-        return CONF_EXIT_NO_SPACE;
     default:
-        return CONF_EXIT_FAILED;
+        return conf_exit_status(result);
     }
 }
 

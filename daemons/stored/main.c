@@ -1,4 +1,5 @@
-/* main.c: stored. Exit status: 0 stopped, 1 failed, 2 bad configuration, 3 the state cannot be written or relied on. */
+/* main.c: stored. Exit status: 0 stopped, 1 failed, 2 bad configuration, 3 the state cannot be written or relied on,
+ * 4 no space to begin. */
 #include <errno.h>
 #include <signal.h>
 
@@ -52,20 +53,6 @@ static int run(const struct conf *conf, struct err *err)
     return stored_exit_status(stored);
 }
 
-static int status_of(int result)
-{
-    switch (result) {
-    case -EIO:
-    case -EUCLEAN:
-        return CONF_EXIT_STORAGE;
-    case -ENOSPC:
-    case -EDQUOT:
-        return CONF_EXIT_NO_SPACE;
-    default:
-        return CONF_EXIT_FAILED;
-    }
-}
-
 int main(int argc, char **argv)
 {
     CLEANUP(conf_fini) struct conf conf = { 0 };
@@ -78,7 +65,7 @@ int main(int argc, char **argv)
     int result = run(&conf, &err);
     if (result < 0) {
         log_event_err(LOG_LEVEL_CRIT, &err, "stored.start.failed", "action=exit");
-        return status_of(result);
+        return result == -EUCLEAN ? CONF_EXIT_STORAGE : conf_exit_status(result);
     }
     return result;
 }

@@ -584,6 +584,14 @@ static void page_lists_exactly_the_table(void **state)
     assert_int_equal(rows_on_page, count);
 }
 
+static void an_error_ends_with_the_status_that_says_when_to_try_again(void **state UNUSED)
+{
+    assert_int_equal(conf_exit_status(-EIO), CONF_EXIT_STORAGE);
+    assert_int_equal(conf_exit_status(-ENOSPC), CONF_EXIT_NO_SPACE);
+    assert_int_equal(conf_exit_status(-EDQUOT), CONF_EXIT_NO_SPACE);
+    assert_int_equal(conf_exit_status(-EADDRINUSE), CONF_EXIT_FAILED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -610,6 +618,7 @@ int main(void)
         cmocka_unit_test_setup(package_levels_only_raise, clear_environment),
         cmocka_unit_test_setup(every_row_has_what_the_page_shows, clear_environment),
         cmocka_unit_test_setup(page_lists_exactly_the_table, clear_environment),
+        cmocka_unit_test(an_error_ends_with_the_status_that_says_when_to_try_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
