@@ -6,15 +6,12 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-#include "common/loop.h"
 #include "daemons/raftd/peer/frame.h"
-#include "daemons/raftd/peer/security.h"
-#include "tests/unit/loopback.h"
+#include "tests/unit/raftd/peer_place.h"
 
 enum {
     ANSWER_BYTES = 16 * 1024,
@@ -24,12 +21,7 @@ enum {
 };
 
 struct bench {
-    struct conf conf;
-    char url[64];
-    char *url_item;
-    uint16_t port;
-    struct loop *loop;
-    struct security *security;
+    struct peer_place place;
     struct listener *listener;
     struct loop_timer *timer;
     int fd;
@@ -60,13 +52,13 @@ static void fill_members(void *user, struct buf *out)
     memset(buf_reserve(out, ANSWER_BYTES), 'm', ANSWER_BYTES);
     out->bytes += ANSWER_BYTES;
     if (++bench->answers >= ANSWERS_MAX) {
-        loop_stop(bench->loop);
+        loop_stop(bench->place.loop);
     }
 }
 
 static void connect_to(struct bench *bench)
 {
-    bench->fd = loopback_dial(bench->port);
+    bench->fd = loopback_dial(bench->place.port);
     assert_int_equal(fcntl(bench->fd, F_SETFL, O_NONBLOCK), 0);
 }
 
@@ -85,7 +77,7 @@ static void ask_on(void *user)
         }
         if (sent < 0) {
             bench->is_hung_up = true;
-            loop_stop(bench->loop);
+            loop_stop(bench->place.loop);
         } else {
             assert_int_equal(sent, sizeof frame);
         }
@@ -96,21 +88,14 @@ static int set_up(void **state)
 {
     static const struct listener_events events = { judge, on_message, fill_members };
     struct bench *bench = xcalloc(1, sizeof *bench);
+    struct peer_place *place = &bench->place;
     struct err err = { 0 };
-    static char nothing[] = "";
 
-    bench->port = loopback_free_port();
-    (void)snprintf(bench->url, sizeof bench->url, "http://127.0.0.1:%u", bench->port);
-    bench->url_item = bench->url;
-    bench->conf.cluster_key_file = nothing;
-    bench->conf.discovery_srv = nothing;
-    bench->conf.listen_peer_urls = (struct conf_list){ &bench->url_item, 1 };
-    bench->loop = loop_new();
-    assert_int_equal(security_new(&bench->conf, &bench->security, &err), 0);
-    assert_int_equal(listener_open(bench->loop, bench->security, &bench->conf.listen_peer_urls, 100,
+    peer_place_init(place);
+    assert_int_equal(listener_open(place->loop, place->security, &place->conf.listen_peer_urls, 100,
                              1000, &events, bench, &bench->listener, &err),
             0);
-    bench->timer = loop_timer_new(bench->loop, ask_on, bench);
+    bench->timer = loop_timer_new(bench->place.loop, ask_on, bench);
     *state = bench;
     return 0;
 }
@@ -122,8 +107,7 @@ static int tear_down(void **state)
     (void)close(bench->fd);
     bench->timer = loop_timer_free(bench->timer);
     bench->listener = listener_close(bench->listener);
-    bench->security = security_free(bench->security);
-    bench->loop = loop_free(bench->loop);
+    peer_place_fini(&bench->place);
     free(bench);
     return 0;
 }
@@ -134,7 +118,7 @@ static void who_asks_and_does_not_read_is_hung_up_on(void **state)
 
     connect_to(bench);
     loop_timer_start(bench->timer, 0, 1);
-    loop_run(bench->loop);
+    loop_run(bench->place.loop);
     assert_true(bench->is_hung_up);
     assert_true(bench->answers < ANSWERS_MAX);
 }

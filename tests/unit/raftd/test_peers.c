@@ -1,23 +1,18 @@
 /* test_peers.c: who is met at the peer port, and dialled in turn. */
 #include "daemons/raftd/peer/peers.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-#include "common/loop.h"
 #include "daemons/raftd/peer/frame.h"
-#include "daemons/raftd/peer/security.h"
-#include "tests/unit/loopback.h"
 #include "tests/unit/patience.h"
+#include "tests/unit/raftd/peer_place.h"
 
 enum {
     CLUSTER = 0xc1,
@@ -30,12 +25,7 @@ enum {
 };
 
 struct bench {
-    struct conf conf;
-    char url[64];
-    char *url_item;
-    uint16_t port;
-    struct loop *loop;
-    struct security *security;
+    struct peer_place place;
     struct peers *peers;
     struct loop_timer *poll;
     struct patience *patience;
@@ -108,7 +98,7 @@ static void read_answers(void *user)
         buf_drop_front(&bench->in, LENGTH_BYTES + bytes);
     }
     if (bench->welcomes + bench->refusals == STRANGERS) {
-        loop_stop(bench->loop);
+        loop_stop(bench->place.loop);
     }
 }
 
@@ -117,7 +107,7 @@ static void on_late(void *user)
     struct bench *bench = user;
 
     bench->is_late = true;
-    loop_stop(bench->loop);
+    loop_stop(bench->place.loop);
 }
 
 static void say_hello(const struct bench *bench, uint64_t member_id)
@@ -147,28 +137,19 @@ static void say_hello(const struct bench *bench, uint64_t member_id)
 static int set_up(void **state)
 {
     static const struct peers_identity identity = { CLUSTER, SELF };
-    static char nothing[] = "";
     struct bench *bench = xcalloc(1, sizeof *bench);
+    struct peer_place *place = &bench->place;
     struct err err = { 0 };
 
-    bench->port = loopback_free_port();
-    (void)snprintf(bench->url, sizeof bench->url, "http://127.0.0.1:%u", bench->port);
-    bench->url_item = bench->url;
-    bench->conf.name = nothing;
-    bench->conf.cluster_key_file = nothing;
-    bench->conf.discovery_srv = nothing;
-    bench->conf.listen_peer_urls = (struct conf_list){ &bench->url_item, 1 };
-    bench->conf.initial_advertise_peer_urls = bench->conf.listen_peer_urls;
-    bench->conf.heartbeat_interval_ms = 1000;
-    bench->conf.election_timeout_ms = 10000;
-    bench->loop = loop_new();
-    assert_int_equal(security_new(&bench->conf, &bench->security, &err), 0);
-    assert_int_equal(peers_open(bench->loop, &bench->conf, bench->security, &events, bench,
+    peer_place_init(place);
+    place->conf.heartbeat_interval_ms = 1000;
+    place->conf.election_timeout_ms = 10000;
+    assert_int_equal(peers_open(place->loop, &place->conf, place->security, &events, bench,
                              &bench->peers, &err),
             0);
     peers_begin(bench->peers, &identity);
-    bench->poll = loop_timer_new(bench->loop, read_answers, bench);
-    bench->patience = patience_new(bench->loop, LIMIT_MS, on_late, bench);
+    bench->poll = loop_timer_new(bench->place.loop, read_answers, bench);
+    bench->patience = patience_new(bench->place.loop, LIMIT_MS, on_late, bench);
     *state = bench;
     return 0;
 }
@@ -181,8 +162,7 @@ static int tear_down(void **state)
     bench->poll = loop_timer_free(bench->poll);
     bench->patience = patience_free(bench->patience);
     bench->peers = peers_close(bench->peers);
-    bench->security = security_free(bench->security);
-    bench->loop = loop_free(bench->loop);
+    peer_place_fini(&bench->place);
     buf_fini(&bench->in);
     free(bench);
     return 0;
@@ -192,13 +172,13 @@ static void no_number_of_unknown_members_is_met(void **state)
 {
     struct bench *bench = *state;
 
-    bench->fd = loopback_dial(bench->port);
+    bench->fd = loopback_dial(bench->place.port);
     for (uint64_t i = 0; i < STRANGERS; i++) {
         say_hello(bench, FIRST_STRANGER + i);
     }
     loop_timer_start(bench->poll, 1, 1);
     patience_begin(bench->patience);
-    loop_run(bench->loop);
+    loop_run(bench->place.loop);
     patience_end(bench->patience);
     assert_false(bench->is_late);
     assert_int_equal(bench->welcomes, KNOWN);
