@@ -137,6 +137,20 @@ def test_connections_over_the_limit_are_told_503(serve):
     server.wait_until_served()
 
 
+def refused_of(clients):
+    """How many are told 503, or hung up on, when they ask. All are closed."""
+    refused = 0
+    for client in clients:
+        try:
+            client.sendall(GET)
+            refused += client.recv(1000).startswith(b"HTTP/1.1 503")
+        except ConnectionError:
+            refused += 1
+    for client in clients:
+        client.close()
+    return refused
+
+
 def test_running_out_of_descriptors_refuses_and_recovers(serve):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
@@ -144,17 +158,7 @@ def test_running_out_of_descriptors_refuses_and_recovers(serve):
         server = serve(conn_count_max=1000)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    clients = [server.connect() for _ in range(100)]
-    answers = 0
-    for client in clients:
-        try:
-            client.sendall(GET)
-            answers += client.recv(1000).startswith(b"HTTP/1.1 503")
-        except ConnectionError:
-            answers += 1
-    assert answers >= 40
-    for client in clients:
-        client.close()
+    assert refused_of([server.connect() for _ in range(100)]) >= 40
     server.wait_until_served()
 
 
@@ -179,17 +183,7 @@ def test_the_spare_descriptor_comes_back(serve):
         poll(lambda: spares(pid) == before - 1, WAIT_S, "the spare was given up")
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (64, hard))
         assert read_until(first, b"hello\n")
-        clients = [server.connect() for _ in range(100)]
-        refused = 0
-        for client in clients:
-            try:
-                client.sendall(GET)
-                refused += client.recv(1000).startswith(b"HTTP/1.1 503")
-            except ConnectionError:
-                refused += 1
-        for client in clients:
-            client.close()
-    assert refused >= 40
+        assert refused_of([server.connect() for _ in range(100)]) >= 40
     server.wait_until_served()
 
 

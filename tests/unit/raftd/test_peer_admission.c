@@ -1,16 +1,13 @@
 /* test_peer_admission.c: who is let in on a peer URL, what is heard of those who are not, and when a peer counts as
  * reachable. The other members are played here, byte by byte, over real sockets. */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -19,6 +16,7 @@
 #include "daemons/raftd/peer/frame.h"
 #include "daemons/raftd/peer/peers.h"
 #include "daemons/raftd/peer/security.h"
+#include "tests/unit/loopback.h"
 #include "tests/unit/proto/link_harness.h"
 
 enum {
@@ -112,17 +110,10 @@ static const struct peers_events events = {
 
 /* ---- Sockets ---- */
 
-static struct sockaddr_in address_of(unsigned port)
-{
-    struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    return address;
-}
-
 /* On a port that was free. */
 static int listen_somewhere(char ret_url[64])
 {
-    struct sockaddr_in address = address_of(0);
+    struct sockaddr_in address = loopback_address(0);
     socklen_t bytes = sizeof address;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
@@ -136,13 +127,9 @@ static int listen_somewhere(char ret_url[64])
 
 static void visit(struct bench *bench)
 {
-    struct sockaddr_in address =
-            address_of((unsigned)strtoul(strrchr(bench->url, ':') + 1, NULL, 10));
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    uint16_t port = (uint16_t)strtoul(strrchr(bench->url, ':') + 1, NULL, 10);
 
-    assert_true(fd >= 0);
-    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
-    bench->end = (struct wire_end){ .fd = fd };
+    bench->end = (struct wire_end){ .fd = loopback_dial(port) };
 }
 
 static void leave(struct wire_end *end)

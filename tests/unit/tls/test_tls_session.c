@@ -244,6 +244,23 @@ static void cipher_suites_hold(void **state)
 
 /* ---- What is no TLS ---- */
 
+/* These are the first bytes that a session hears; it refuses them. */
+static void refuse_first(
+        struct tls_context *context, enum tls_role role, struct span bytes, struct err *err)
+{
+    struct tls_session *session = tls_session_new(context, role, "localhost");
+    struct buf plain = BUF_INIT;
+    struct buf out = BUF_INIT;
+
+    assert_int_equal(tls_session_receive(session, SPAN_NONE, &plain, &out, err), 0);
+    assert_int_equal(tls_session_receive(session, bytes, &plain, &out, err), -EPROTO);
+    assert_int_equal(plain.bytes, 0);
+    assert_false(tls_session_is_ready(session));
+    buf_fini(&plain);
+    buf_fini(&out);
+    (void)tls_session_free(session);
+}
+
 static void garbage_is_an_error_and_says_what_it_looks_like(void **state)
 {
     static const struct {
@@ -264,24 +281,11 @@ static void garbage_is_an_error_and_says_what_it_looks_like(void **state)
 
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
         for (unsigned role = 0; role < 2; role++) {
-            struct tls_session *session =
-                    tls_session_new(context, (enum tls_role)role, "localhost");
-            struct buf plain = BUF_INIT;
-            struct buf out = BUF_INIT;
             struct err err = { 0 };
-            int result = tls_session_receive(session, SPAN_NONE, &plain, &out, &err);
-            assert_int_equal(result, 0);
-            result = tls_session_receive(
-                    session, span_of(rows[i].bytes, rows[i].count), &plain, &out, &err);
-            assert_int_equal(result, -EPROTO);
-            assert_int_equal(plain.bytes, 0);
+            refuse_first(context, (enum tls_role)role, span_of(rows[i].bytes, rows[i].count), &err);
             if (role == TLS_SERVER && strstr(err.text, rows[i].says) == NULL) {
                 fail_msg("says: %s", err.text);
             }
-            assert_false(tls_session_is_ready(session));
-            buf_fini(&plain);
-            buf_fini(&out);
-            (void)tls_session_free(session);
         }
     }
     (void)tls_context_free(context);
@@ -291,21 +295,12 @@ static void an_alert_is_told_as_the_other_sides_with_the_mend(void **state)
 {
     struct tls_config client = config_of("client.pem", "client.key");
     struct tls_context *context = context_of(&client);
-    struct tls_session *session = tls_session_new(context, TLS_CLIENT, "localhost");
-    struct buf plain = BUF_INIT;
-    struct buf out = BUF_INIT;
     struct err err = { 0 };
     (void)state;
 
-    assert_int_equal(tls_session_receive(session, SPAN_NONE, &plain, &out, &err), 0);
-    assert_int_equal(tls_session_receive(
-                             session, SPAN_LIT("\x15\x03\x03\x00\x02\x02\x46"), &plain, &out, &err),
-            -EPROTO);
+    refuse_first(context, TLS_CLIENT, SPAN_LIT("\x15\x03\x03\x00\x02\x02\x46"), &err);
     assert_non_null(strstr(err.text, "remote error: tls: "));
     assert_non_null(strstr(err.text, "TLS 1.2 and 1.3 are spoken here"));
-    buf_fini(&plain);
-    buf_fini(&out);
-    (void)tls_session_free(session);
     (void)tls_context_free(context);
 }
 
