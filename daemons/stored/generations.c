@@ -236,10 +236,8 @@ static int before_write(struct generations *generations, struct err *err)
         return 0;
     }
     data_path_of(generations, generations->number, data_path);
-    TRY(mark_set_dirty(generations->mark, generations->number, data_path, txn_id, err));
-    if (generations->doubted) {
-        mark_drop_word(generations->mark);
-    }
+    TRY(mark_set_dirty(
+            generations->mark, generations->number, data_path, txn_id, !generations->doubted, err));
     generations->marked = true;
     return 0;
 }

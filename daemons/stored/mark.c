@@ -250,7 +250,7 @@ enum mark_verdict mark_judge(struct mark *mark, uint64_t generation, const char 
 }
 
 int mark_set_dirty(struct mark *mark, uint64_t generation, const char *data_path, uint64_t txn_id,
-        struct err *err)
+        bool has_word, struct err *err)
 {
     struct mark_text text = { .clean = 0, .generation = generation };
 
@@ -263,7 +263,7 @@ int mark_set_dirty(struct mark *mark, uint64_t generation, const char *data_path
     }
     randombytes_buf(&text.nonce, sizeof text.nonce);
     memcpy(text.boot_id, mark->boot_id, sizeof text.boot_id);
-    if (map_word(mark, true)) {
+    if (has_word && map_word(mark, true)) {
         *mark->word = (struct word){ text.nonce, generation, txn_id, "" };
         (void)snprintf(mark->word->state_dir, sizeof mark->word->state_dir, "%s", mark->state_dir);
     }

@@ -39,10 +39,10 @@ struct mark *mark_free(
 enum mark_verdict mark_judge(struct mark *mark, uint64_t generation, const char *data_path,
         uint64_t *ret_txn_id, const char **ret_reason);
 
-/* Before the first write transaction: sets the word, then MARK to "not clean". Where MARK says so already and matches,
- * nothing is written. */
+/* Before the first write transaction: sets the word, if what is written may be trusted after a kill, then MARK to "not clean".
+ * Where MARK says so already and matches, nothing is written. */
 int mark_set_dirty(struct mark *mark, uint64_t generation, const char *data_path, uint64_t txn_id,
-        struct err *err);
+        bool has_word, struct err *err);
 void mark_set_txn_id(struct mark *mark, uint64_t txn_id); /* after each commit */
 
 /* After the environment was synced and closed. */

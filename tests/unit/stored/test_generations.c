@@ -487,11 +487,30 @@ static void a_snapshot_becomes_the_live_state_with_our_ids(void **state)
     assert_int_equal(generations_number(f->generations), 2);
 }
 
-/* Runs the switch in a child that is killed when it enters its nth system call. True: it got through before. */
+/* Kills a child, which has stopped itself, when it enters its nth system call. True: it got through before. */
+static bool kill_at(pid_t child, unsigned nth)
+{
+    int status = 0;
+
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSTOPPED(status));
+    for (unsigned stops = 0; WIFSTOPPED(status); stops++) {
+        if (stops == nth) {
+            assert_int_equal(kill(child, SIGKILL), 0);
+        } else {
+            assert_int_equal(ptrace(PTRACE_SYSCALL, child, NULL, NULL), 0);
+        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+    }
+    if (WIFEXITED(status)) {
+        assert_int_equal(WEXITSTATUS(status), 0);
+    }
+    return WIFEXITED(status);
+}
+
 static bool switch_killed_at(struct fixture *f, unsigned nth)
 {
     pid_t child = fork();
-    int status = 0;
 
     assert_true(child >= 0);
     if (child == 0) {
@@ -507,20 +526,7 @@ static bool switch_killed_at(struct fixture *f, unsigned nth)
         }
         _exit(0);
     }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFSTOPPED(status));
-    for (unsigned stops = 0; WIFSTOPPED(status); stops++) {
-        if (stops == nth) {
-            assert_int_equal(kill(child, SIGKILL), 0);
-        } else {
-            assert_int_equal(ptrace(PTRACE_SYSCALL, child, NULL, NULL), 0);
-        }
-        assert_int_equal(waitpid(child, &status, 0), child);
-    }
-    if (WIFEXITED(status)) {
-        assert_int_equal(WEXITSTATUS(status), 0);
-    }
-    return WIFEXITED(status);
+    return kill_at(child, nth);
 }
 
 static unsigned folders(struct fixture *f)
@@ -572,6 +578,44 @@ static void a_switch_may_be_killed_at_any_system_call(void **state)
     assert_true(rebuilt > 0);
 }
 
+/* Where the disk gave an error for another file, before the first write of a life that trusted what a kill had left. */
+static bool doubted_write_killed_at(struct fixture *f, unsigned nth)
+{
+    pid_t child = fork();
+
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct generations_config config = config_of(f, "boot-a");
+        if (generations_open(&config, &f->generations, NULL) < 0 ||
+                generations_replica(f->generations) == NULL) {
+            _exit(1);
+        }
+        generations_doubt(f->generations);
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0 || raise(SIGSTOP) != 0 ||
+                generations_set_ids(f->generations, 1, 2, NULL) < 0) {
+            _exit(2);
+        }
+        _exit(0);
+    }
+    return kill_at(child, nth);
+}
+
+static void a_doubted_state_is_trusted_after_no_kill(void **state)
+{
+    struct fixture *f = *state;
+    bool through = false;
+
+    for (unsigned nth = 0; !through; nth++) {
+        f->generations = generations_abandon(f->generations);
+        through = doubted_write_killed_at(f, nth);
+        open_as(f, "boot-a");
+        assert_null(generations_replica(f->generations));
+        begin_empty(f);
+        f->index = 0;
+        write_some(f, 5);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -596,6 +640,7 @@ int main(void)
         TEST(a_bad_page_met_before_the_first_write_takes_the_word_of_a_clean_end_back),
         TEST(a_snapshot_becomes_the_live_state_with_our_ids),
         TEST(a_switch_may_be_killed_at_any_system_call),
+        TEST(a_doubted_state_is_trusted_after_no_kill),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
