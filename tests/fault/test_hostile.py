@@ -214,11 +214,16 @@ def test_writes_that_wait_are_held_once_and_further_ones_not_read(server, many_f
         finally:
             os.kill(raftd, signal.SIGCONT)
         poll(lambda: senders.left == 0, 120, "all are sent")
-        statuses = set()
+        statuses, ended = set(), 0
         for client in clients:
             client.settimeout(60)
-            statuses.add(client.recv(12))
+            try:
+                statuses.add(client.recv(12))
+            except ConnectionResetError:
+                ended += 1
             # Unread, the rest (two values) does not hold the others up.
+        # Who moves nothing for five seconds makes way, and on a machine that stands still this test is slow, too.
+        assert ended <= int(server.status("gatewayd")["gatewayd_connections_cut_total"]), "%d were reset" % ended
         peak = peak_bytes(gatewayd)
     measured.say("%d writes of %d bytes while raftd stood still: gatewayd's peak %d MiB, %d when they were answered" % (
         count, value_bytes, stopped_bytes // MIB, peak // MIB))

@@ -319,9 +319,13 @@ class Quorate(Server):
 
     def status(self, daemon):
         """What a daemon says of itself: {name: text}; daemon is the beginning of its status socket's name."""
-        done = subprocess.run([os.path.join(build_dir(), "tests", "status_get"),
-                               os.path.join(self.data_dir, "run", daemon + "-status.ipc")],
-                              capture_output=True, text=True, timeout=30)
+        def told():
+            done = subprocess.run([os.path.join(build_dir(), "tests", "status_get"),
+                                   os.path.join(self.data_dir, "run", daemon + "-status.ipc")],
+                                  capture_output=True, text=True, timeout=30)
+            return None if "no answer" in done.stderr else done  # Within five seconds: it may have much to do.
+
+        done = poll(told, 20, "status of " + daemon)
         if done.returncode != 0:
             raise OSError("status of %s: %s" % (daemon, done.stderr.strip()))
         return dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
