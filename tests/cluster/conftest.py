@@ -14,9 +14,9 @@ QUICK_FILES = {"test_registers.py", "test_members.py"}
 
 
 @pytest.fixture
-def three():
-    """The test's own."""
-    with Cluster(3) as made:
+def three(request):
+    """The test's own; with these flags, if it names some."""
+    with Cluster(3, getattr(request, "param", ())) as made:
         yield made.start()
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 from harness.places import poll
 
-from members import Cluster, Writers
+from members import PATIENT, Cluster, Writers
 
 sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bench"))
 from bench_tools import fill  # noqa: E402
@@ -23,15 +23,16 @@ KEYS, CLIENTS = 5000, 64
 
 @pytest.mark.limit(120 + MISSED // 1000)
 def test_a_member_that_missed_much_comes_back_while_clients_write():
-    with Cluster(3, ["--snapshot-count=5000", "--max-snapshots=1"]) as cluster:
+    with Cluster(3, PATIENT + ["--snapshot-count=5000", "--max-snapshots=1"]) as cluster:
         cluster.start()
         away = cluster.followers()[0]
         away.kill()
         leader = cluster.leader()
         for _ in range(MISSED // KEYS):
             fill(leader, "/missed", KEYS)
+        cluster.outrun(lambda: fill(leader, "/missed", KEYS))
         term = leader.get("/").header("X-Raft-Term")
-        with Writers([leader], count=CLIENTS, timeout=10) as writers:
+        with Writers([leader], count=CLIENTS, timeout=60) as writers:
             poll(lambda: len(writers.moments) > CLIENTS, 30, "writes")
             away.start(60)
             poll(lambda: "recovered from incoming snapshot" in away.log(), 60, "a snapshot")

@@ -9,7 +9,7 @@ import time
 import pytest
 from harness.places import poll
 
-from members import ELECTION_MS, Asked, Writers
+from members import ELECTION_MS, PATIENT, Asked, Writers
 from test_faults import FORM, HostCluster, cut, network_of  # noqa: F401: a fixture
 
 pytestmark = [pytest.mark.ours, pytest.mark.slow]
@@ -18,9 +18,9 @@ REQUEST_TIMEOUT_S = 5 + 2 * ELECTION_MS / 1000
 
 
 @pytest.fixture
-def apart(network_of):  # noqa: F811
-    """Three members on hosts of their own."""
-    with HostCluster(network_of(3)) as cluster:
+def apart(request, network_of):  # noqa: F811
+    """Three members on hosts of their own; with these flags, if a test names some."""
+    with HostCluster(network_of(3), getattr(request, "param", ())) as cluster:
         yield cluster.start()
 
 
@@ -49,7 +49,8 @@ class Puts:
 
 @pytest.mark.limit(120)
 def test_what_was_passed_on_to_a_leader_that_is_lost_is_proposed_by_the_next(apart):
-    leader, rest = apart.leader(), apart.followers()
+    leader = apart.leader()
+    rest = [m for m in apart.members if m is not leader]
     cut(apart.network, leader)
     # The others still take it for the leader: these go to it, and are lost on the way.
     puts = Puts(apart.network, rest, "lost")
@@ -60,7 +61,8 @@ def test_what_was_passed_on_to_a_leader_that_is_lost_is_proposed_by_the_next(apa
 
 @pytest.mark.limit(120)
 def test_what_a_cut_off_leader_took_is_proposed_by_the_next_when_it_is_back(apart):
-    leader, rest = apart.leader(), apart.followers()
+    leader = apart.leader()
+    rest = [m for m in apart.members if m is not leader]
     cut(apart.network, leader)
     puts = Puts(apart.network, [leader], "taken")
     poll(lambda: rest[0].leader_id() not in ("", leader.id), 20, "another leader")
@@ -69,13 +71,15 @@ def test_what_a_cut_off_leader_took_is_proposed_by_the_next_when_it_is_back(apar
 
 
 @pytest.mark.limit(120)
+@pytest.mark.parametrize("apart", [PATIENT], indirect=True, ids=["patient"])
 def test_what_was_lost_on_a_link_that_broke_is_passed_on_again(apart):
     """The leader stays, so no term tells: the follower asks it."""
     leader, follower = apart.leader(), apart.followers()[0]
     term = leader.get("/").header("X-Raft-Term")
     apart.network.drop((follower.host, leader.host))  # It hears the leader, and is not heard.
     puts = Puts(apart.network, [follower], "mute")
-    poll(lambda: follower.log().count("raftd.peer.down") > 0, 10, "the link is given up")
+    is_down = "raftd.peer.down peer=%s " % leader.id
+    poll(lambda: is_down in follower.log(), 10, "the link is given up")
     apart.network.heal()
     puts.assert_written_once(apart)
     assert leader.get("/").header("X-Raft-Term") == term
@@ -84,7 +88,7 @@ def test_what_was_lost_on_a_link_that_broke_is_passed_on_again(apart):
 def test_killing_the_leader_refuses_no_write_of_another_members_client(three):
     leader = three.leader()
     rest = [m for m in three.members if m is not leader]
-    with Writers(rest, timeout=REQUEST_TIMEOUT_S) as writers:
+    with Writers(rest, timeout=5 * REQUEST_TIMEOUT_S) as writers:  # Long enough to be told of a refusal.
         poll(lambda: len(writers.moments) > 50, 10, "writes")
         leader.kill()
         since = time.monotonic()

@@ -16,7 +16,7 @@ import pytest
 from harness.places import FreePort, poll
 from harness.wire import WireError, exchange
 
-from members import JSON, Asked, Cluster, Member, kill_member, signal_daemon
+from members import JSON, Asked, Cluster, Member, kill_member, signal_daemon, with_a_leader_that_stays
 
 pytestmark = pytest.mark.ours
 
@@ -72,6 +72,11 @@ def add_url(cluster, *urls, **more):
     return cluster.change("POST", "/v2/members", dict({"peerURLs": list(urls)}, **more), through=cluster.leader())
 
 
+def is_promoted(cluster, id):
+    """As its cluster's members say; they are shared, and others were promoted before."""
+    return any("raftd.member.promoting member=%s " % id in m.log() for m in cluster.members)
+
+
 def remove(cluster, id):
     answer = cluster.change("DELETE", "/v2/members/" + id, through=cluster.leader())
     assert answer.status == 204, answer
@@ -96,6 +101,7 @@ def test_3_1_machines_are_the_client_urls_of_all(three):
         assert answer.body.decode() == ", ".join(sorted(m.url for m in three.members))
 
 
+@with_a_leader_that_stays
 def test_3_1_leader_is_the_leaders_member_object(three):
     leader = three.leader()
     for member in three.members:
@@ -214,6 +220,7 @@ def test_3_1_changes_at_once_are_all_made_or_refused(three):
     assert made, answers
     assert set(refused) <= {"etcdserver: unhealthy cluster",
                             "etcdserver: re-configuration failed due to not enough started members"}
+    three.wait_equal()  # Whoever answered has made it; the others may be about to.
     assert sorted(m["id"] for m in three.list_members(three.leader()) if not m["name"]) == sorted(made)
     for id in made:
         remove(three, id)
@@ -256,7 +263,7 @@ def test_4_a_member_that_joins_costs_one_for_its_name_and_none_for_its_promotion
     before = int(three.leader().put("/cost", "1").header("X-Etcd-Index"))
     member = joiner().start(30)
     poll(lambda: listed(three, member.added_id) and listed(three, member.added_id)["name"], 10, "its name")
-    poll(lambda: any("raftd.member.promoting" in m.log() for m in three.members), 20, "it votes")
+    poll(lambda: is_promoted(three, member.added_id), 20, "it votes")
     three.wait_equal()
     after = int(three.leader().put("/cost", "2").header("X-Etcd-Index"))
     assert after == before + 1 + 1 + 1  # Added, named, written.
@@ -291,7 +298,7 @@ def test_3_2_a_live_member_that_is_removed_says_why_and_ends_with_0(three, joine
     with_watch.start()
     poll(lambda: member.ask("GET", "/v2/stats/store").json["watchers"] > 0, 10, "the watch")
     assert three.change("DELETE", "/v2/members/" + id, through=three.leader()).status == 204
-    assert member.process.wait(10) == 0
+    assert member.wait_end() == 0
     with_watch.join(10)
     assert not with_watch.is_alive(), "its watch was cut"
     with pytest.raises(OSError):
@@ -301,7 +308,7 @@ def test_3_2_a_live_member_that_is_removed_says_why_and_ends_with_0(three, joine
     for _ in range(2):
         member.process = None
         member.spawn()
-        assert member.process.wait(20) == 0
+        assert member.wait_end() == 0
 
 
 def test_3_2_one_that_was_away_learns_of_its_removal_from_the_others(three, joiner):
@@ -310,7 +317,7 @@ def test_3_2_one_that_was_away_learns_of_its_removal_from_the_others(three, join
     member.stop()
     remove(three, id)
     member.spawn()
-    assert member.process.wait(20) == 0
+    assert member.wait_end() == 0
     assert "permanently removed" in member.log()
 
 
@@ -318,8 +325,7 @@ def test_3_2_the_same_url_again_is_a_new_member(three, joiner):
     member = joiner().start(30)
     first, urls = member.id, [member.peer_url]
     assert three.change("DELETE", "/v2/members/" + first, through=three.leader()).status == 204
-    assert member.process.wait(10) == 0
-    member.process = None
+    assert member.wait_end() == 0
     shutil.rmtree(member.data_dir)
     answer = add_url(three, *urls)
     assert answer.status == 201 and answer.json["id"] != first
@@ -355,9 +361,9 @@ def test_3_2_an_update_is_dialled_at_once_and_the_old_url_serves_as_long_as_it_l
 def test_3_2_a_dead_member_is_replaced_by_removing_it_first(three, joiner):
     dead = joiner().start(30)
     dead_id = dead.id
-    poll(lambda: any("raftd.member.promoting" in m.log() for m in three.members), 10, "it votes")
+    poll(lambda: is_promoted(three, dead_id), 10, "it votes")
     kill_member(dead)
-    refused = three.leader().ask("POST", "/v2/members", '{"peerURLs":["http://127.0.0.1:9"]}', JSON)
+    refused = three.wait_missed(dead_id).ask("POST", "/v2/members", '{"peerURLs":["http://127.0.0.1:9"]}', JSON)
     assert (refused.status, refused.json) == (500, {"message": "etcdserver: unhealthy cluster"})
     remove(three, dead_id)
     answer = add_url(three, "http://127.0.0.1:9")
@@ -390,7 +396,7 @@ def test_3_3_unstarted_members_count_as_voters_to_come(three):
 def test_3_3_a_disconnected_member_can_always_be_removed_and_a_needed_one_not(three, joiner):
     fourth = joiner().start(30)
     fourth_id = fourth.id
-    poll(lambda: "raftd.member.promoting" in "".join(m.log() for m in three.members), 10, "it votes")
+    poll(lambda: is_promoted(three, fourth_id), 10, "it votes")
     poll(lambda: three.leader() is not fourth or fourth.stop() is None, 1, "a leader among the three")
     kill_member(fourth)
     leader = three.leader()

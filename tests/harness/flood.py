@@ -21,7 +21,8 @@ def put_all(server, values):
     """Puts {key: value}, in no order."""
     requests = [render_request("PUT", "/v2/keys" + key, [FORM], form(value=value)) for key, value in values.items()]
     with contextlib.ExitStack() as stack:
-        connections = [stack.enter_context(Connection(server.port, timeout=60)) for _ in range(min(32, len(requests)))]
+        host = getattr(server, "address", "127.0.0.1")
+        connections = [stack.enter_context(Connection(server.port, host, timeout=60)) for _ in range(min(32, len(requests)))]
         send_all(connections, requests, (200, 201))
 
 

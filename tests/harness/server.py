@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 
-from harness.places import FreePort, poll, scratch_root
+from harness.places import FreePort, patience, poll, scratch_root
 from harness.wire import Connection, WireError, exchange
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -180,16 +180,27 @@ class Server:
                 return min(own)
         return self.process.pid
 
+    def wait_end(self, timeout=20.0):
+        """Until it has ended by itself. Returns the exit status; it may be started again."""
+        try:
+            poll(lambda: self.process.poll() is not None, timeout, self.kind + " ends")
+        except TimeoutError as late:
+            raise TimeoutError("%s\n%s" % (late, self.log()[-2000:])) from None
+        status = self.process.returncode
+        poll(self._group_gone, 5, "the processes of " + self.kind + " are gone")
+        self.process = None
+        return status
+
     def stop(self, timeout=15.0):
         """SIGTERM, then until all are gone. Returns the exit status as a shell would see it."""
         if self.process is None:
             return None
         os.kill(self.main_pid(), signal.SIGTERM)
         try:
-            self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
+            poll(lambda: self.process.poll() is not None, timeout, "%s stops at SIGTERM" % self.kind)
+        except TimeoutError:
             self.kill()
-            raise TimeoutError("%s did not stop within %.0f s of SIGTERM" % (self.kind, timeout)) from None
+            raise
         status = self.process.returncode
         poll(self._group_gone, 5, "the processes of " + self.kind + " are gone")
         self.process = None
@@ -199,7 +210,7 @@ class Server:
         """SIGKILL to the whole group, waited for."""
         if self.process is None:
             return
-        deadline = time.monotonic() + 10
+        began = time.monotonic()
         while True:
             for pid in self.session_pids():
                 with contextlib.suppress(ProcessLookupError):
@@ -208,7 +219,7 @@ class Server:
             left = [pid for pid in self.session_pids() if is_alive(pid)]
             if self.process.returncode is not None and not left:
                 break
-            if time.monotonic() > deadline:
+            if time.monotonic() > began + patience(10):
                 raise TimeoutError("%s could not be killed: %s" % (self.kind, left))
             time.sleep(0.005)
         self.process = None
