@@ -15,6 +15,7 @@ import harness
 from bench_tools import (Void, background, count_syncs, disk_use, fill, load, load_binary, median, percentile,
                          slow_sync_wrapper, wrk)
 from harness import Connection, Keys, exchange, poll
+from harness.wire import WireError
 
 Settings = namedtuple("Settings", "kinds rounds seconds million smoke")
 Group = namedtuple("Group", "measure is_long")
@@ -151,7 +152,7 @@ def answered_after(server, target, limit_s, status):
     def is_answered():
         try:
             return exchange(server.port, "GET", target, timeout=30).status == status
-        except OSError:
+        except (OSError, WireError):
             return False
 
     poll(is_answered, limit_s, "first GET after a start", every=0.002)
@@ -274,8 +275,9 @@ def expiry(settings, report):
         # A watch for each key: one for all would overflow the reference's buffer when a tick expires many at once.
         keys, selector, late = Keys(server.port), selectors.DefaultSelector(), []
         for number in range(count):
-            keys.put("/expire/k%d" % number, "v", ttl=2 + number % 3)
-            watch = keys.watch("/expire/k%d" % number)
+            put = keys.put("/expire/k%d" % number, "v", ttl=2 + number % 3)
+            # From there on: it may be over before the watch begins.
+            watch = keys.watch("/expire/k%d" % number, "waitIndex=%d" % (put.json["node"]["modifiedIndex"] + 1))
             selector.register(watch.connection.sock, selectors.EVENT_READ, watch)
         while len(late) < count:
             ready = selector.select(20)
@@ -441,6 +443,10 @@ def beside(server, seconds, method, target, after_s=0):
 
 def during_expiry(settings, server):
     """A million keys under one deadline: a ttl that ends when all are written."""
+    def stats():
+        return exchange(server.port, "GET", "/v2/stats/store", timeout=60).json["expireCount"]
+
+    before = stats()  # Of them, too, if filling takes longer than was reckoned.
     rate = fill(server, "/rate", 20000, connections=128, query="?ttl=86400") if not settings.smoke else 5000
     ahead_s = int(settings.million / rate * 1.6) + 3
     end_at = time.time() + ahead_s
@@ -450,8 +456,6 @@ def during_expiry(settings, server):
         ttl = max(1, round(end_at - time.time()))
         fill(server, "/x", part, connections=128, first=written, query="?ttl=%d" % ttl)
         written += part
-    stats = lambda: exchange(server.port, "GET", "/v2/stats/store", timeout=60).json["expireCount"]  # noqa: E731
-    before = stats()
     with background(server, max(4, end_at - time.time() + 60 * settings.million / 1e6 + 3), 16, "mix", "/bench", KEYS) as finish:
         poll(lambda: stats() > before, ahead_s + 30, "the first key expires", every=0.01)
         began = time.time()
