@@ -108,7 +108,7 @@ def names(member):
 def refusal(member, timeout=20):
     """Starts what is to be refused; what it said last of why. Its status is 2."""
     member.spawn()
-    status = member.process.wait(timeout)
+    status = member.wait_end(timeout)
     lines = [line for line in member.log().splitlines() if "raftd.start.failed" in line]
     assert status == 2 and lines, (status, member.log()[-2000:])
     assert "; " in lines[-1]
@@ -272,12 +272,12 @@ def test_a_member_ended_while_it_waits_goes_on_where_it_was(own_server, finders,
 
 def test_a_registry_that_is_down_is_asked_again(finders):
     with Quorate(quick_clock=True) as server:
-        member = finders("infra0", ["--discovery=%s/v2/keys/_etcd/registry/later" % server.url])
+        registry = Registry(server.start(), 1)
+        server.stop()  # With the size in it: whoever asks when it is back finds it.
+        member = finders("infra0", by_url(registry))
         member.spawn()
         poll(lambda: "cluster status check: error connecting to %s/***, retrying in 2s; " % server.url in member.log(), 10, "told")
-        registry = Registry(server.start())
-        registry.path = "/v2/keys/_etcd/registry/later"
-        registry.put("_config/size", "1")
+        server.start()
         member.wait_ready(30)
         assert names(member) == ["infra0"]
 
@@ -343,13 +343,13 @@ def test_two_members_of_one_name_are_refused_both(own_server, finders):
     two[0].spawn()
     poll(registry.registered, 10, "registered")
     assert "member with duplicated name has registered with discovery service token(" in refusal(two[1])
-    assert two[0].process.wait(20) == 2
+    assert two[0].wait_end() == 2
 
 
 def test_a_url_is_not_for_joining_a_running_cluster(finders):
     member = finders("infra0", ["--discovery=http://127.0.0.1:1/x", "--initial-cluster-state=existing"])
     member.spawn()
-    assert member.process.wait(10) == 2
+    assert member.wait_end() == 2
     assert "discovery URL should not be set when joining existing initial cluster; " in member.log()
 
 

@@ -7,6 +7,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
 
 import pytest
 from harness.places import poll, scratch_dir
@@ -89,7 +90,7 @@ def refused_start(member, timeout=20):
     checked = subprocess.run([*member.command(), "--check"], env=clean_environment(), stdin=subprocess.DEVNULL,
                              capture_output=True, text=True, timeout=timeout)
     member.spawn()
-    status = member.process.wait(timeout)
+    status = member.wait_end(timeout)
     line = member.log().splitlines()[-1]
     assert (checked.returncode, checked.stderr.splitlines()[-1]) == (status, line), checked.stdout[-2000:]
     assert "ok: would start" not in checked.stdout
@@ -112,7 +113,8 @@ def test_three_members_with_certificates_of_one_authority_form_a_cluster_and_res
     leader = three.leader()
     leader.kill()
     agree_after = [m for m in three.members if m is not leader]
-    poll(lambda: agree_after[0].put("/after", "x").status == 201, 15, "a write without the old leader")
+    # One that was not answered in time may have been made all the same: then it is there.
+    poll(lambda: agree_after[0].put("/after", "x").status in (200, 201), 15, "a write without the old leader")
 
 
 def test_nothing_of_a_write_can_be_read_on_the_way(certs, cluster):
@@ -236,7 +238,8 @@ def test_renewed_certificates_are_taken_without_a_restart(certs, cluster):
 def test_files_that_do_not_fit_leave_the_old_ones_in_force(certs, cluster):
     name = copied(certs, "m1", "torn")
     three = cluster([certs.flags(name), certs.flags("m2"), certs.flags("m3")]).start()
-    shutil.copy(certs.path("m2.pem"), certs.path("torn.pem"))
+    shutil.copy(certs.path("m2.pem"), certs.path("half.pem"))
+    os.replace(certs.path("half.pem"), certs.path("torn.pem"))  # Who looks meanwhile sees the whole of either.
     line = says(three.members[0], "raftd.tls.unusable")
     assert "tls: private key does not match public key: " in line and "; give -peer-key-file" in line
     three.members[1].stop()
@@ -346,6 +349,7 @@ def exchange_bytes(member, data, timeout=10):
         return got
 
 
+TOLD_AGAIN_S = 10  # What goes on is said again after that.
 HTTP = b"GET /members HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -354,12 +358,13 @@ def test_an_http_request_is_hung_up_on_and_told_once(certs, cluster, sort):
     with key_file() as key:
         flags = {"plain": [], "tls": flags_of(certs, 1, auth=False)[0], "sealed": ["--cluster-key-file=" + key]}[sort]
         (one,) = cluster([flags], tls=sort == "tls").start().members
+        began = time.monotonic()
         for _ in range(20):
             exchange_bytes(one, HTTP)
         expected = "an HTTP request to an HTTPS server" if sort == "tls" else "an HTTP request on the peer port"
         line = says(one, expected)
         assert "raftd.peer.unsafe from=127.0.0.1:" in line and "; " in line
-        assert one.log().count(expected) == 1
+        assert one.log().count(expected) <= 1 + (time.monotonic() - began) // TOLD_AGAIN_S
         assert one.put("/k", "v").status == 201
 
 
