@@ -62,8 +62,8 @@ def test_a_members_own_data_keeps_its_ids_and_the_others_ids_never_come_again(th
     for name in ("m1", "m3"):
         assert chosen.ask("DELETE", "/v2/members/" + ids[name]).status == 410
         assert chosen.ask("PUT", "/v2/members/" + ids[name], '{"peerURLs":["http://127.0.0.1:1"]}', JSON).status != 204
-    cluster_id = re.search(r"cluster_id=([0-9a-f]+)", three.members[0].log()).group(1)
-    assert "in cluster %s at commit index" % cluster_id in chosen.log()
+    cluster_id = three.members[0].said(r"cluster_id=([0-9a-f]+)").group(1)
+    chosen.said("in cluster %s at commit index" % cluster_id)
 
 
 # ---- Three of five ----
@@ -246,8 +246,8 @@ def test_each_restore_is_a_cluster_of_its_own(three, folder):
         backup_of(three.members[0], os.path.join(folder, name))
         with plain_member(name) as copy:
             force(copy, os.path.join(folder, name))
-            ids.add(re.search(r"in cluster ([0-9a-f]+) at commit", copy.log()).group(1))
-    ids.add(re.search(r"cluster_id=([0-9a-f]+)", three.members[0].log()).group(1))
+            ids.add(copy.said(r"in cluster ([0-9a-f]+) at commit").group(1))
+    ids.add(three.members[0].said(r"cluster_id=([0-9a-f]+)").group(1))
     assert len(ids) == 3
 
 
@@ -473,7 +473,7 @@ def test_a_removed_member_goes_on_as_a_backup_only(three, folder):
 def test_an_empty_folder_is_bootstrapped_as_without_it():
     with plain_member("one") as member:
         force(member)
-        assert "raftd.standalone.no_data" in member.log()
+        member.said("raftd.standalone.no_data")
         assert member.put("/k", "1").json["node"]["createdIndex"] == 4
 
 

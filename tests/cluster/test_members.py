@@ -153,7 +153,7 @@ def test_a_far_behind_member_is_brought_a_snapshot():
         last = next(turns) - 1
         follower.start()
         cluster.wait_equal(30)
-        assert "recovered from incoming snapshot" in follower.log()
+        follower.said("recovered from incoming snapshot")
         assert follower.get("/s/299").json["node"]["value"] == "%d" % last * 200
         follower.restart()
         cluster.wait_equal(30)

@@ -210,7 +210,7 @@ def test_only_the_allowed_common_name_is_let_in(certs, cluster):
 def test_auto_tls_needs_no_files(cluster):
     three = cluster([["--peer-auto-tls"]] * 3).start()
     agree(three)
-    assert "with auto TLS nobody can tell who is at the other end" in three.members[0].log()
+    three.members[0].said("with auto TLS nobody can tell who is at the other end")
 
 
 def test_renewed_certificates_are_taken_without_a_restart(certs, cluster):
