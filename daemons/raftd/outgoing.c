@@ -12,6 +12,7 @@ enum {
     WINDOW_BYTES_MIN = 16 * 1024,
     WINDOW_BYTES_FIRST = 128 * 1024,
     WINDOW_BYTES_MAX = 1024 * 1024,
+    UNANSWERED_QUIETS = 8, /* times quiet_ms: it is behind what is under way, and once is enough */
 };
 
 struct outgoing {
@@ -22,7 +23,9 @@ struct outgoing {
     struct buf offer;
     struct buf out;
     uint8_t *chunk;
-    bool is_resuming; /* offered, not answered yet */
+    bool is_resuming; /* offered, not answered yet: the answer says where to go on */
+    bool is_asking; /* offered again although nothing broke: the answer says whether anything was lost */
+    uint64_t asked_sent; /* what had been sent by then */
     bool was_offered;
     uint64_t offered_at_ms;
     uint64_t moved_at_ms;
@@ -88,6 +91,33 @@ bool outgoing_is_of(const struct outgoing *outgoing, uint64_t index, uint64_t te
     return outgoing->index == index && outgoing->term == term;
 }
 
+static bool is_offer_due(const struct outgoing *outgoing, uint64_t now_ms, uint64_t quiet_ms)
+{
+    uint64_t last_ms = MAX(outgoing->moved_at_ms, outgoing->offered_at_ms);
+    bool is_unanswered = outgoing->is_resuming || outgoing->is_asking;
+
+    return !outgoing->was_offered ||
+           (clock_passed(last_ms, now_ms) > quiet_ms &&
+                   (!is_unanswered || clock_passed(outgoing->offered_at_ms, now_ms) >
+                                              UNANSWERED_QUIETS * quiet_ms));
+}
+
+/* What is silent for long may just be slow: unless there was a break, what is under way is not taken for lost. */
+static void offer(struct outgoing *outgoing, uint64_t now_ms, uint64_t quiet_ms,
+        outgoing_send_fn send, void *user)
+{
+    bool is_first = !outgoing->was_offered || quiet_ms == 0;
+
+    if (!send(user, snapshot_offer_type, buf_span(&outgoing->offer))) {
+        return;
+    }
+    outgoing->was_offered = true;
+    outgoing->offered_at_ms = now_ms;
+    outgoing->is_resuming = outgoing->is_resuming || is_first;
+    outgoing->is_asking = !outgoing->is_resuming;
+    outgoing->asked_sent = outgoing->sent;
+}
+
 enum outgoing_state outgoing_tick(struct outgoing *outgoing, uint64_t now_ms, uint64_t quiet_ms,
         uint64_t give_up_ms, outgoing_send_fn send, void *user)
 {
@@ -97,13 +127,8 @@ enum outgoing_state outgoing_tick(struct outgoing *outgoing, uint64_t now_ms, ui
     if (clock_passed(outgoing->moved_at_ms, now_ms) > give_up_ms) {
         return OUTGOING_FAILED;
     }
-    uint64_t last_ms = MAX(outgoing->moved_at_ms, outgoing->offered_at_ms);
-    if (!outgoing->was_offered || clock_passed(last_ms, now_ms) > quiet_ms) {
-        if (send(user, snapshot_offer_type, buf_span(&outgoing->offer))) {
-            outgoing->was_offered = true;
-            outgoing->is_resuming = true;
-            outgoing->offered_at_ms = now_ms;
-        }
+    if (is_offer_due(outgoing, now_ms, quiet_ms)) {
+        offer(outgoing, now_ms, quiet_ms, send, user);
     }
     return OUTGOING_UNDER_WAY;
 }
@@ -120,6 +145,28 @@ static void adapt(struct outgoing *outgoing, uint64_t now_ms, uint64_t quiet_ms)
         outgoing->window = MIN(outgoing->window * 2, (uint64_t)WINDOW_BYTES_MAX);
     } else if (took_ms > quiet_ms / 4) {
         outgoing->window = MAX(outgoing->window / 2, (uint64_t)WINDOW_BYTES_MIN);
+    }
+}
+
+static void go_on_from(struct outgoing *outgoing, uint64_t offset)
+{
+    outgoing->is_resuming = false;
+    outgoing->is_asking = false;
+    outgoing->sent = offset;
+    outgoing->acked = offset;
+    outgoing->probe_offset = 0;
+}
+
+/* The answer to a chunk names more than the one before it, that to an offer does not: the offer came behind all that had been
+ * sent, so what the member lacks of that is lost. */
+static void take_answer(struct outgoing *outgoing, uint64_t offset)
+{
+    if (offset > outgoing->acked && offset <= outgoing->sent) {
+        return;
+    }
+    outgoing->is_asking = false;
+    if (offset != outgoing->asked_sent) {
+        go_on_from(outgoing, offset);
     }
 }
 
@@ -170,10 +217,9 @@ enum outgoing_state outgoing_on_want(struct outgoing *outgoing, const struct sna
         return OUTGOING_FAILED;
     }
     if (outgoing->is_resuming) {
-        outgoing->is_resuming = false;
-        outgoing->sent = want->offset;
-        outgoing->acked = want->offset;
-        outgoing->probe_offset = 0;
+        go_on_from(outgoing, want->offset);
+    } else if (outgoing->is_asking) {
+        take_answer(outgoing, want->offset);
     } else if (want->offset > outgoing->sent) {
         return OUTGOING_UNDER_WAY; /* an answer of an earlier round */
     }

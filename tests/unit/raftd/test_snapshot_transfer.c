@@ -184,15 +184,27 @@ static void deliver(struct lab *lab, const struct letter *letter)
     }
 }
 
+static struct letter *first_letter(struct lab *lab)
+{
+    return list_is_empty(&lab->letters) ? NULL
+                                        : CONTAINER_OF(lab->letters.next, struct letter, node);
+}
+
+static void carry_first(struct lab *lab)
+{
+    struct letter *letter = first_letter(lab);
+
+    list_remove(&letter->node);
+    deliver(lab, letter);
+    buf_fini(&letter->body);
+    free(letter);
+}
+
 /* Carries letters until none is left, or chunks_max chunks have been carried. */
 static void carry(struct lab *lab, size_t chunks_max)
 {
     while (!list_is_empty(&lab->letters) && lab->chunks < chunks_max) {
-        struct letter *letter = CONTAINER_OF(lab->letters.next, struct letter, node);
-        list_remove(&letter->node);
-        deliver(lab, letter);
-        buf_fini(&letter->body);
-        free(letter);
+        carry_first(lab);
     }
 }
 
@@ -375,6 +387,56 @@ static void a_spoiled_file_is_refused_and_not_kept(void **state)
     assert_int_not_equal(access(lab->arrived, F_OK), 0);
 }
 
+static bool has_all(const struct lab *lab)
+{
+    char part[160];
+    struct stat stat_part;
+
+    (void)snprintf(part, sizeof part, "%s/recv/%016x-%016x.part", lab->snap, TERM, INDEX);
+    return access(lab->arrived, F_OK) == 0 ||
+           (stat(part, &stat_part) == 0 && stat_part.st_size == FILE_BYTES);
+}
+
+/* Letters leave one after the other, so many bytes with each tick of 100 ms. Yields how many bytes it took until
+ * the file was there; more than twice its own are too many. */
+static size_t carry_over_a_thin_link(struct lab *lab, size_t tick_bytes)
+{
+    const struct letter *letter;
+    size_t carried = 0;
+    size_t room = 0;
+
+    do {
+        tick(lab, 100);
+        room = list_is_empty(&lab->letters) ? 0 : room + tick_bytes;
+        while ((letter = first_letter(lab)) != NULL && letter->body.bytes <= room) {
+            room -= letter->body.bytes;
+            carried += letter->body.bytes;
+            carry_first(lab);
+        }
+    } while (
+            lab->state == OUTGOING_UNDER_WAY && carried <= 2 * (size_t)FILE_BYTES && !has_all(lab));
+    return carried;
+}
+
+/* Each answer to an offer that was said again passed for news of a break, and what was under way was sent again. */
+static void over_a_thin_link_it_goes_once(void **state)
+{
+    struct lab *lab = *state;
+    static const size_t rates[] = { 12500, 3200, 1600, 800 }; /* 1 Mbit/s ... 64 kbit/s */
+
+    for (size_t i = 0; i < ARRAY_COUNT(rates); i++) {
+        size_t carried = carry_over_a_thin_link(lab, rates[i]);
+        assert_true(has_all(lab));
+        assert_true(carried < FILE_BYTES + FILE_BYTES / 8);
+        loop_run(lab->loop);
+        assert_arrived(lab);
+        drop_letters(lab);
+        assert_int_equal(unlink(lab->arrived), 0);
+        lab->files = 0;
+        begin_sending(lab);
+    }
+}
+
 static void who_heard_after_the_look_at_the_clock_goes_on(void **state)
 {
     struct lab *lab = *state;
@@ -428,6 +490,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(
                 a_file_that_is_there_already_is_checked_and_not_sent_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_spoiled_file_is_refused_and_not_kept, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(over_a_thin_link_it_goes_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(
                 who_heard_after_the_look_at_the_clock_goes_on, set_up, tear_down),
         cmocka_unit_test_setup_teardown(who_hears_nothing_gives_up, set_up, tear_down),
