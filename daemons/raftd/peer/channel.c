@@ -39,6 +39,7 @@ struct channel {
     uint64_t dial_at_ms;    /* idle: when to dial */
     uint64_t dialled_at_ms; /* dialling: since when */
     uint64_t give_up_at_ms; /* dialling */
+    uint64_t patience_ms;   /* how old an attempt is before a hurry replaces it by a new one */
     uint64_t heard_at_ms;   /* greeting, live */
     struct codec_scratch scratch;
     struct buf out;
@@ -49,6 +50,7 @@ struct channel *channel_new(const struct channel_config *config)
     struct channel *channel = xcalloc(1, sizeof *channel);
 
     channel->config = *config;
+    channel->patience_ms = config->heartbeat_ms;
     return channel;
 }
 
@@ -172,6 +174,7 @@ static void on_answer(struct channel *channel, struct span body)
     }
     if (answer.reason == PEER_WELCOME) {
         channel->state = CHANNEL_LIVE;
+        channel->patience_ms = channel->config.heartbeat_ms;
         channel->config.events->on_up(channel->config.user, channel);
         return;
     }
@@ -315,10 +318,14 @@ void channel_hurry(struct channel *channel)
 {
     uint64_t now_ms = clock_monotonic_ms();
     /* An attempt, or a hello, that got no answer for so long was lost on its way: the kernel would say it again only after a
-     * time that doubles. */
+     * time that doubles. Or the way is long: then the next has twice as much time, for two members that hear each other's hello
+     * before the answer to their own would hurry each other for ever. */
     bool is_trying = channel->state == CHANNEL_DIALLING || channel->state == CHANNEL_GREETING;
-    bool is_stuck = is_trying && now_ms - channel->dialled_at_ms >= channel->config.heartbeat_ms;
+    bool is_stuck = is_trying && now_ms - channel->dialled_at_ms >= channel->patience_ms;
 
+    if (is_stuck) {
+        channel->patience_ms = MIN(2 * channel->patience_ms, channel->config.election_ms);
+    }
     if (is_stuck || channel->state == CHANNEL_BROKEN) {
         channel->wire = wire_close(channel->wire);
         channel->state = CHANNEL_IDLE;

@@ -51,7 +51,8 @@ void channel_tick(struct channel *channel, uint64_t now_ms, uint64_t late_ms);
 /* Ends a connection to a URL with TLS, or without, so that the next one is judged by what holds now. */
 void channel_renew(struct channel *channel, bool is_tls);
 
-/* The peer is known to be there: do not wait for the next turn to dial. */
+/* The peer is known to be there: do not wait for the next turn to dial, nor for an attempt that has lasted for a heartbeat; for
+ * the next one twice as long, and so on up to an election timeout, until one succeeds. */
 void channel_hurry(struct channel *channel);
 
 bool channel_is_live(const struct channel *channel);
