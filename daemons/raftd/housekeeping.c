@@ -13,7 +13,8 @@
 
 enum {
     CHECK_MS = 100,
-    OWN_OP_RETRY_MS = 2000,
+    OWN_OP_RETRY_MS = 2000, /* doubled each time, ... */
+    OWN_OP_DOUBLINGS = 5,   /* ... so often at most */
     SYNC_SPACING_MS =
             1, /* between sync entries that follow each other, so that others get their turn */
 };
@@ -68,28 +69,44 @@ static void make_version(struct raftd *raftd)
     op_encode(&op, &raftd->version.bytes);
 }
 
+/* Once it is in the log of a leader that still leads, or on its way there over a link that has not broken, it will be committed,
+ * and come to us when we have caught up: asking again would publish twice. */
+static bool is_under_way(struct raftd *raftd, const struct own_op *own,
+        const struct raft_status *status, uint64_t now_ms)
+{
+    if (own->asked_at_ms == 0) {
+        return false;
+    }
+    uint64_t since_ms = now_ms - own->asked_at_ms;
+    if (own->asked_term == status->term &&
+            (own->asked_self || peers_reachable_ms(raftd->peers, status->leader_id) >= since_ms)) {
+        return true;
+    }
+    unsigned doublings = MIN(own->asked_count - 1, (unsigned)OWN_OP_DOUBLINGS);
+    return since_ms < (uint64_t)OWN_OP_RETRY_MS << doublings;
+}
+
 static void propose_own(struct raftd *raftd, struct own_op *own, uint64_t now_ms)
 {
     struct raft_status status;
 
     raft_get_status(raftd->raft, &status);
-    /* Once it is in the log of a leader that still leads it will be committed: asking again would publish twice. */
-    bool is_under_way =
-            own->asked_at_ms != 0 &&
-            (own->asked_term == status.term || now_ms - own->asked_at_ms < OWN_OP_RETRY_MS);
-    if (own->done || status.leader_id == 0 || is_under_way) {
+    if (own->done || status.leader_id == 0 || is_under_way(raftd, own, &status, now_ms)) {
         return;
     }
     struct span op = buf_span(&own->bytes);
     if (raftd_propose(raftd, OWN_CONTEXT, RAFT_ENTRY_OP, &op, 1) == RAFT_REFUSAL_NONE) {
         own->asked_at_ms = now_ms;
-        own->asked_term = status.role == RAFT_ROLE_LEADER ? status.term : 0;
+        own->asked_term = status.term;
+        own->asked_self = status.role == RAFT_ROLE_LEADER;
+        own->asked_count++;
     }
 }
 
 void housekeeping_on_own_refused(struct raftd *raftd)
 {
-    if (raftd->publish.asked_term == 0) {
+    if (raftd->publish.asked_at_ms != 0 && !raftd->publish.asked_self) {
+        raftd->publish.asked_count--;
         raftd->publish.asked_at_ms = 0; /* it is in no log: asked again with the next check */
     }
 }

@@ -40,7 +40,9 @@ struct kept_snapshot {
 struct own_op {
     struct buf bytes;
     uint64_t asked_at_ms; /* 0: never */
-    uint64_t asked_term;  /* of our own leadership when asked; 0: passed on to another leader */
+    uint64_t asked_term;  /* whose leader was asked */
+    bool asked_self;      /* who was us; else it was passed on */
+    unsigned asked_count;
     bool done;
 };
 
