@@ -12,7 +12,8 @@
 #include "daemons/raftd/outgoing.h"
 
 enum {
-    GIVE_UP_ELECTION_TIMEOUTS = 30
+    GIVE_UP_ELECTION_TIMEOUTS = 30,
+    REFUSED_ELECTION_TIMEOUTS = 5, /* before one that was refused is sent again */
 };
 
 /* One member that is being brought a file. */
@@ -21,8 +22,9 @@ struct transfer {
     struct raftd *raftd;
     uint64_t peer_id;
     uint64_t index;
-    struct outgoing
-            *outgoing; /* NULL: the file could not be opened; the core is told with the next tick */
+    struct outgoing *
+            outgoing; /* NULL: it could not be opened, or was refused; the core is told with a tick */
+    uint64_t tell_at_ms; /* not before */
 };
 
 struct transfers {
@@ -115,7 +117,8 @@ void transfer_tick(struct raftd *raftd, uint64_t now_ms)
     uint64_t give_up_ms = GIVE_UP_ELECTION_TIMEOUTS * raftd->conf->election_timeout_ms;
 
     LIST_FOREACH (transfer, &raftd->transfers->list, struct transfer, node) {
-        enum outgoing_state state = OUTGOING_FAILED;
+        enum outgoing_state state =
+                now_ms >= transfer->tell_at_ms ? OUTGOING_FAILED : OUTGOING_UNDER_WAY;
         if (transfer->outgoing != NULL) {
             state = outgoing_tick(transfer->outgoing, now_ms, quiet_ms(raftd), give_up_ms,
                     send_to_member, transfer);
@@ -138,6 +141,14 @@ void transfer_on_reachable(struct raftd *raftd, uint64_t peer_id)
     }
 }
 
+/* What hindered the member now, a full disk or a file that is damaged, would do so again at once, and the link be full of it. */
+static void rest(struct transfer *transfer, uint64_t now_ms)
+{
+    transfer->outgoing = outgoing_free(transfer->outgoing);
+    transfer->tell_at_ms =
+            now_ms + REFUSED_ELECTION_TIMEOUTS * transfer->raftd->conf->election_timeout_ms;
+}
+
 static void on_want(struct raftd *raftd, uint64_t from, struct span body)
 {
     struct transfer *transfer = find_transfer(raftd, from);
@@ -148,8 +159,14 @@ static void on_want(struct raftd *raftd, uint64_t from, struct span body)
             !outgoing_is_of(transfer->outgoing, want.index, want.term)) {
         return;
     }
-    finish(transfer, outgoing_on_want(transfer->outgoing, &want, clock_monotonic_ms(),
-                             quiet_ms(raftd), send_to_member, transfer));
+    uint64_t now_ms = clock_monotonic_ms();
+    enum outgoing_state state = outgoing_on_want(
+            transfer->outgoing, &want, now_ms, quiet_ms(raftd), send_to_member, transfer);
+    if (state == OUTGOING_FAILED) {
+        rest(transfer, now_ms);
+    } else {
+        finish(transfer, state);
+    }
 }
 
 void transfer_on_message(struct raftd *raftd, uint64_t from, unsigned type, struct span body)
