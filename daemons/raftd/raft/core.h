@@ -31,7 +31,9 @@ struct raft_peer {
     uint32_t leaving_ticks;  /* how long it is kept at most */
     uint64_t commit_sent;    /* the highest commit index it was sent */
     uint64_t snapshot_index; /* SNAPSHOT: under way */
-    uint64_t round_acked;
+    bool no_space; /* its last heartbeat's answer said so: entries would be sent for nothing */
+    uint64_t round_sent;  /* the newest that it was asked for ... */
+    uint64_t round_acked; /* ... and that it answered */
     uint64_t
             round_leased; /* the newest for which it promised to elect nobody else for as long as we count on it */
     uint64_t wall_ns;      /* its wall clock, when we were told of it ... */
@@ -263,6 +265,8 @@ void raft_lead_advance_commit(struct raft *raft);
 void raft_lead_heartbeat(struct raft *raft);
 void raft_lead_on_reachable(struct raft *raft, uint64_t peer_id);
 void raft_lead_on_heartbeat_reply(struct raft *raft, const struct raft_message *message);
+void raft_lead_begin_round(
+        struct raft *raft); /* between ticks: for those that have answered the last one */
 uint64_t raft_lead_quorum_round(struct raft *raft);
 bool raft_lead_has_lease(struct raft *raft);
 struct raft_peer *raft_lead_find_peer(struct raft *raft, uint64_t id);

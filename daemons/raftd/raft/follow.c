@@ -137,6 +137,12 @@ static void take_time(struct raft *raft, uint64_t time_ns)
     }
 }
 
+/* So that the leader keeps what there is no room for. */
+static uint32_t space_reason(const struct raft *raft)
+{
+    return raft->writable ? RAFT_REFUSAL_NONE : RAFT_REFUSAL_NO_SPACE;
+}
+
 void raft_follow_on_heartbeat(struct raft *raft, const struct raft_message *message)
 {
     take_time(raft, message->time_ns);
@@ -153,6 +159,7 @@ void raft_follow_on_heartbeat(struct raft *raft, const struct raft_message *mess
     reply->wall_ns = raft->wall_ns;
     reply->time_ns = raft->options.lease_read ? raft_lease_ns(raft) : 0;
     reply->index = raft->commit;
+    reply->reason = space_reason(raft);
 }
 
 /* The leader may have heard nothing from us, whatever we answered: an answer to no round makes it send what we lack. */
@@ -162,6 +169,7 @@ void raft_follow_on_reachable(struct raft *raft, uint64_t peer_id)
         struct raft_message *reply = raft_send(raft, RAFT_MESSAGE_HEARTBEAT_REPLY, peer_id);
         reply->wall_ns = raft->wall_ns;
         reply->index = raft->commit;
+        reply->reason = space_reason(raft);
     }
 }
 

@@ -143,6 +143,7 @@ void raft_lead_begin(struct raft *raft)
 
 static void send_heartbeat(struct raft *raft, struct raft_peer *peer)
 {
+    peer->round_sent = raft->round;
     struct raft_message *message = raft_send(raft, RAFT_MESSAGE_HEARTBEAT, peer->id);
 
     message->context = raft->round;
@@ -151,12 +152,39 @@ static void send_heartbeat(struct raft *raft, struct raft_peer *peer)
     peer->commit_sent = MAX(peer->commit_sent, message->commit);
 }
 
-void raft_lead_heartbeat(struct raft *raft)
+static void count_round(struct raft *raft)
 {
     raft->round++;
     raft->rounds[raft->round % RAFT_ROUNDS_KEPT] = (struct raft_round){ raft->round, raft->now_ns };
+}
+
+void raft_lead_heartbeat(struct raft *raft)
+{
+    count_round(raft);
     for (size_t i = 0; i < raft->peer_count; i++) {
         send_heartbeat(raft, &raft->peers[i]);
+    }
+}
+
+/* Rounds follow each other as fast as the fastest quorum answers. Whoever is slower is asked when it has answered: its link would
+ * fill with rounds that nobody waits for. */
+void raft_lead_begin_round(struct raft *raft)
+{
+    count_round(raft);
+    for (size_t i = 0; i < raft->peer_count; i++) {
+        struct raft_peer *peer = &raft->peers[i];
+        if (peer->round_acked >= peer->round_sent) {
+            send_heartbeat(raft, peer);
+        }
+    }
+}
+
+/* The round that is under way began while this peer had another one to answer. */
+static void ask_for_round(struct raft *raft, struct raft_peer *peer)
+{
+    if (peer->round_acked >= peer->round_sent && peer->round_sent < raft->round &&
+            raft_lead_quorum_round(raft) < raft->round) {
+        send_heartbeat(raft, peer);
     }
 }
 
@@ -332,6 +360,7 @@ void raft_lead_on_heartbeat_reply(struct raft *raft, const struct raft_message *
         return;
     }
     peer->active = true;
+    peer->no_space = message->reason == RAFT_REFUSAL_NO_SPACE;
     peer->round_acked = MAX(peer->round_acked, message->context);
     if (message->time_ns >= raft_lease_ns(raft)) {
         peer->round_leased = MAX(peer->round_leased, message->context);
@@ -343,4 +372,5 @@ void raft_lead_on_heartbeat_reply(struct raft *raft, const struct raft_message *
     }
     raft_replicate_on_heartbeat(raft, peer, message);
     raft_read_on_round(raft);
+    ask_for_round(raft, peer);
 }

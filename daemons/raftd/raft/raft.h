@@ -150,7 +150,7 @@ enum raft_message_kind {
             7, /* commit (never beyond what the peer has), context: round, time_ns */
     RAFT_MESSAGE_HEARTBEAT_REPLY =
             8, /* context: the round; wall_ns: the peer's own clock; index: its last entry; time_ns: for so long after it
-                * heard the round it elects nobody else, 0: it does not promise */
+                * heard the round it elects nobody else, 0: it does not promise; reason: no space, it takes no entries now */
     RAFT_MESSAGE_SNAPSHOT = 9,     /* base: see ready.send */
     RAFT_MESSAGE_TIMEOUT_NOW = 10, /* campaign at once */
     RAFT_MESSAGE_PROPOSE =

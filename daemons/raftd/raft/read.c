@@ -73,7 +73,7 @@ void raft_read_on_round(struct raft *raft)
     }
     uint64_t round = raft_lead_quorum_round(raft);
     while (grant_covered(raft, round) && round == raft->round) {
-        raft_lead_heartbeat(raft);
+        raft_lead_begin_round(raft);
         round = raft_lead_quorum_round(raft); /* alone we are the quorum */
     }
 }

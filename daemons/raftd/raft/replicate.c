@@ -5,6 +5,9 @@
  *   REPLICATE  they meet: appends are sent ahead of their answers, as many as inflight_max.
  *   SNAPSHOT   our log begins too late for it: a snapshot is under way, nothing else is sent.
  *
+ * A peer whose disk is full says so with each heartbeat's answer: until it has room it gets probes without entries, so that
+ * what it has counts, and nothing else.
+ *
  *   PROBE --ack--> REPLICATE --reject, unreachable--> PROBE
  *   PROBE --entry gone--> SNAPSHOT --ack, failed, has it--> PROBE */
 #include "daemons/raftd/raft/core.h"
@@ -59,7 +62,7 @@ static bool is_paused(const struct raft *raft, const struct raft_peer *peer)
     case RAFT_PROGRESS_PROBE:
         return peer->probe_sent;
     case RAFT_PROGRESS_REPLICATE:
-        return peer->inflight_count >= raft->options.inflight_max;
+        return peer->no_space || peer->inflight_count >= raft->options.inflight_max;
     case RAFT_PROGRESS_SNAPSHOT:
     default:
         return true;
@@ -91,8 +94,9 @@ static void send_append(
 
 static void send_snapshot(struct raft *raft, struct raft_peer *peer)
 {
-    if (!peer->active || raft->snapshot_index < raft->log.base_index || raft->snapshot_index == 0) {
-        return; /* nobody there to take it, or none made yet: asked again with each heartbeat */
+    if (!peer->active || peer->no_space || raft->snapshot_index < raft->log.base_index ||
+            raft->snapshot_index == 0) {
+        return; /* nobody there to take it, no room for it, or none made yet: asked again with each heartbeat */
     }
     peer->state = RAFT_PROGRESS_SNAPSHOT;
     peer->snapshot_index = raft->snapshot_index;
@@ -169,7 +173,7 @@ void raft_replicate(struct raft *raft, struct raft_peer *peer)
             send_snapshot(raft, peer);
             return;
         }
-        if (peer->next > last) {
+        if (peer->next > last || peer->no_space) {
             send_append(raft, peer, NULL, 0);
             return;
         }
@@ -349,7 +353,7 @@ void raft_replicate_on_read(
     }
     peer->read_pending = false;
     size_t count = raft_apply_check_read(raft, first, entries);
-    if (first == peer->next && count > 0 && !is_paused(raft, peer) &&
+    if (first == peer->next && count > 0 && !is_paused(raft, peer) && !peer->no_space &&
             first - 1 >= raft->log.base_index) {
         entries.count = count;
         send_append(raft, peer, entries.items, count_to_send(raft, peer, entries));

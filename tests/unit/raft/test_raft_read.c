@@ -50,9 +50,44 @@ static void round_that_began_before_the_read_does_not_confirm_it(void **state)
     beat(lab, 2, 2);
     assert_int_equal(lab->ready.grant_count, 1);
     assert_int_equal(lab->ready.grants[0].context, 5);
-    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT, 3)->context, 3);
-    beat(lab, 3, 3);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT, 2)->context, 3);
+    beat(lab, 2, 3);
     assert_int_equal(lab->ready.grant_count, 2);
+}
+
+/* Reads at a leader whose other link was quick filled this one with rounds until it broke. */
+static void peer_that_has_a_round_to_answer_is_asked_for_no_other(void **state)
+{
+    struct lab *lab = *state;
+    start_leading(lab);
+    for (uint64_t round = 2; round < 100; round++) {
+        lab_read(lab, round);
+        assert_int_equal(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT, 2)->context, round);
+        assert_null(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT, 3));
+        beat(lab, 2, round);
+        assert_int_equal(lab->ready.grant_count, 1);
+    }
+    /* No round is under way: its answer is followed by none. */
+    beat(lab, 3, 1);
+    assert_null(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT, 3));
+    /* Now it takes part; a tick's heartbeat goes to all, whatever they have answered. */
+    lab_read(lab, 100);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT, 3)->context, 100);
+    lab_tick(lab, 1);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT, 3)->context, 101);
+}
+
+static void round_goes_on_with_a_peer_that_was_still_answering_another(void **state)
+{
+    struct lab *lab = *state;
+    start_leading(lab);
+    lab_read(lab, 5); /* the third has the leadership's round to answer */
+    assert_null(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT, 3));
+    beat(lab, 3, 1); /* and the second is silent from here on */
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT, 3)->context, 2);
+    beat(lab, 3, 2);
+    assert_int_equal(lab->ready.grants[0].context, 5);
+    assert_null(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT, 3));
 }
 
 static void grant_covers_what_was_committed_when_it_was_asked(void **state)
@@ -340,6 +375,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         LAB_TEST(read_waits_for_a_commit_of_the_leaders_term),
         LAB_TEST(round_that_began_before_the_read_does_not_confirm_it),
+        LAB_TEST(peer_that_has_a_round_to_answer_is_asked_for_no_other),
+        LAB_TEST(round_goes_on_with_a_peer_that_was_still_answering_another),
         LAB_TEST(grant_covers_what_was_committed_when_it_was_asked),
         LAB_TEST(reads_are_refused_when_the_leader_steps_down),
         LAB_TEST(read_without_a_leader_is_refused),

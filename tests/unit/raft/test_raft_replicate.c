@@ -158,6 +158,22 @@ static void full_disk_takes_no_entries_and_promises_none(void **state)
     assert_int_equal(lab_status(lab).last_index, 3);
 }
 
+static void full_disk_is_told_with_each_heartbeats_answer(void **state)
+{
+    struct lab *lab = *state;
+    lab_start(lab, 3);
+    struct raft_message heartbeat = {
+        .kind = RAFT_MESSAGE_HEARTBEAT, .from = 2, .term = 1, .context = 1
+    };
+    lab_deliver(lab, heartbeat);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT_REPLY, 2)->reason, RAFT_REFUSAL_NONE);
+    (void)lab_step(lab, (struct raft_input){ .kind = RAFT_INPUT_WRITABLE, .writable = false });
+    lab_deliver(lab, heartbeat);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT_REPLY, 2)->reason, RAFT_REFUSAL_NO_SPACE);
+    (void)lab_step(lab, (struct raft_input){ .kind = RAFT_INPUT_REACHABLE, .peer_id = 2 });
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_HEARTBEAT_REPLY, 2)->reason, RAFT_REFUSAL_NO_SPACE);
+}
+
 /* ---- The leader ----------------------------------------------------------------------------------------------- */
 
 static void entries_go_to_peers_and_to_disk_at_the_same_time(void **state)
@@ -315,6 +331,110 @@ static void a_large_entry_is_not_said_again_with_each_heartbeat(void **state)
     lab_acknowledge(lab, 2, 50);
     assert_int_equal(lab_sent(lab, RAFT_MESSAGE_APPEND, 2)->index, 50);
     assert_int_equal(lab_sent(lab, RAFT_MESSAGE_APPEND, 2)->entries.count, 51);
+}
+
+static void say_full(struct lab *lab, uint64_t peer, bool is_full)
+{
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT_REPLY,
+                             .from = peer,
+                             .term = lab_status(lab).term,
+                             .context = 1,
+                             .reason = is_full ? RAFT_REFUSAL_NO_SPACE : RAFT_REFUSAL_NONE });
+}
+
+/* What its member 2 answers that has the first 50 entries and no room; yields how many entries it was sent. */
+static size_t answer_as_full(struct lab *lab)
+{
+    size_t entries = 0;
+    const struct raft_message *append = lab_sent(lab, RAFT_MESSAGE_APPEND, 2);
+    for (unsigned answers = 0; append != NULL && answers < 10; answers++) {
+        entries += append->entries.count;
+        if (append->index > 50) {
+            lab_reject(lab, 2, append->index, 50, 1);
+        } else if (append->entries.count == 0) {
+            lab_acknowledge(lab, 2, 50);
+        } else {
+            break; /* entries that it has no room for it does not answer */
+        }
+        append = lab_sent(lab, RAFT_MESSAGE_APPEND, 2);
+    }
+    return entries;
+}
+
+/* It rejects what lies behind entries that it did not take, answers the probe that has none, and would be given everything
+ * again with each heartbeat. */
+static void peer_with_a_full_disk_is_sent_no_entries(void **state)
+{
+    struct lab *lab = *state;
+    lab->options.probe_bytes_max = 67; /* less than an entry */
+    lab_start_with(lab, 3, (struct raft_hard_state){ .term = 1 }, ones, 100);
+    lab_lead(lab);
+    lab_acknowledge(lab, 2, 50);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_APPEND, 2)->entries.count, 51);
+    size_t entries = 0;
+    for (unsigned i = 0; i < 10; i++) {
+        say_full(lab, 2, true);
+        entries += answer_as_full(lab);
+        lab_propose(lab, 1);
+        assert_null(lab_sent(lab, RAFT_MESSAGE_APPEND, 2));
+    }
+    assert_int_equal(entries, 0);
+
+    /* With room it gets the rest. */
+    say_full(lab, 2, false);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_APPEND, 2)->index, 50);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_APPEND, 2)->entries.count, 61);
+}
+
+static void peer_with_a_full_disk_is_looked_for_without_entries(void **state)
+{
+    struct lab *lab = *state;
+    lab->options.cache_bytes_max = 0;
+    lab_start_with(lab, 3, (struct raft_hard_state){ .term = 1, .commit = 20 }, ones, 20);
+    lab_lead(lab);
+    say_full(lab, 2, true);
+    lab_reject(lab, 2, 20, 5, 1);
+    assert_int_equal(lab->ready.need_count, 0); /* nothing is read for it either */
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_APPEND, 2)->index, 5);
+    assert_int_equal(lab_sent(lab, RAFT_MESSAGE_APPEND, 2)->entries.count, 0);
+    lab_acknowledge(lab, 2, 5);
+    assert_int_equal(lab->ready.send.count + lab->ready.need_count, 0);
+    say_full(lab, 2, false);
+    assert_int_equal(lab->ready.need_count, 1);
+}
+
+static void what_was_read_before_the_disk_was_full_is_not_sent(void **state)
+{
+    struct lab *lab = *state;
+    lab->options.cache_bytes_max = 0;
+    lab_start_with(lab, 3, (struct raft_hard_state){ .term = 1, .commit = 20 }, ones, 20);
+    lab_lead(lab);
+    lab_acknowledge(lab, 2, 5);
+    assert_int_equal(lab->ready.need_count, 1);
+    (void)lab_step(lab, (struct raft_input){ .kind = RAFT_INPUT_UNREACHABLE, .peer_id = 2 });
+    say_full(lab, 2, true);
+    struct raft_entry entries[] = { lab_entry(6, 1) };
+    (void)lab_step(lab, (struct raft_input){ .kind = RAFT_INPUT_ENTRIES_READ,
+                                .read = { 2, 6, { entries, 1 } } });
+    const struct raft_message *append = lab_sent(lab, RAFT_MESSAGE_APPEND, 2);
+    assert_true(append == NULL || append->entries.count == 0);
+}
+
+static void peer_with_a_full_disk_is_offered_no_snapshot(void **state)
+{
+    struct lab *lab = *state;
+    lab_start_with(lab, 3, (struct raft_hard_state){ .term = 1, .commit = 20 }, ones, 20);
+    lab_applied(lab, 20);
+    lab_lead(lab);
+    lab_snapshot_made(lab, 15, 1);
+    lab_compacted(lab, 10, 1);
+    say_full(lab, 2, true);
+    lab_reject(lab, 2, 20, 0, 0);
+    assert_null(lab_sent(lab, RAFT_MESSAGE_SNAPSHOT, 2));
+    say_full(lab, 2, true);
+    assert_null(lab_sent(lab, RAFT_MESSAGE_SNAPSHOT, 2));
+    say_full(lab, 2, false);
+    assert_non_null(lab_sent(lab, RAFT_MESSAGE_SNAPSHOT, 2));
 }
 
 /* A link that breaks whenever more than so much is on it carries everything in the end. */
@@ -572,6 +692,11 @@ int main(void)
         LAB_TEST(append_is_bounded_in_bytes),
         LAB_TEST(what_is_said_again_with_each_heartbeat_is_small),
         LAB_TEST(a_large_entry_is_not_said_again_with_each_heartbeat),
+        LAB_TEST(full_disk_is_told_with_each_heartbeats_answer),
+        LAB_TEST(peer_with_a_full_disk_is_sent_no_entries),
+        LAB_TEST(peer_with_a_full_disk_is_looked_for_without_entries),
+        LAB_TEST(what_was_read_before_the_disk_was_full_is_not_sent),
+        LAB_TEST(peer_with_a_full_disk_is_offered_no_snapshot),
         LAB_TEST(appends_shrink_with_each_break_and_grow_with_each_answer),
         LAB_TEST(lost_append_is_found_out_by_the_next_heartbeat),
         LAB_TEST(rejection_hint_skips_back_to_where_the_logs_can_meet),
