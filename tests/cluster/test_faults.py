@@ -19,10 +19,10 @@ import pytest
 from harness.faults import Shim
 from harness.flood import put_all
 from harness.places import poll, scratch_dir
-from harness.wire import WireError
+from harness.wire import Connection, WireError
 
 import hosts
-from members import ELECTION_MS, PATIENT, PATIENT_MS, Cluster
+from members import ELECTION_MS, HEARTBEAT_MS, PATIENT, PATIENT_MS, Cluster
 from registers import Operation, check
 
 pytestmark = [pytest.mark.ours, pytest.mark.slow]
@@ -394,6 +394,25 @@ def test_rounds_of_faults_show_no_client_what_a_register_could_not(network_of, s
         verify(world, watchers)
 
 
+class Reader(threading.Thread):
+    """So many linearizable reads on one connection."""
+
+    def __init__(self, network, member, count):
+        super().__init__(daemon=True)
+        self.network, self.member, self.count, self.failure = network, member, count, None
+        self.start()
+
+    def run(self):
+        try:
+            self.network.enter()
+            with Connection(self.member.port, self.member.address, 30) as connection:
+                for _ in range(self.count):
+                    answer = connection.request("GET", "/v2/keys/k?quorum=true", (), None)
+                    assert answer.status == 200, answer
+        except BaseException as failure:
+            self.failure = failure
+
+
 def answer_index(member):
     try:
         return int(member.get("/", timeout=5).header("X-Raft-Index"))
@@ -460,6 +479,7 @@ def test_what_a_member_missed_goes_over_a_thin_link_about_once(network_of):
         cluster.start()
         member = cluster.followers()[0]
         member.kill()
+        missed = len(member.log())
         leader = cluster.leader()
         put_all(leader, {"/m/%d" % i: "x" * 1000 for i in range(800)})
         last = int(leader.get("/").header("X-Raft-Index"))
@@ -467,9 +487,76 @@ def test_what_a_member_missed_goes_over_a_thin_link_about_once(network_of):
         before = network.sent_bytes(member.host)
         member.spawn()
         poll(lambda: (answer_index(member) or 0) >= last, 60, "it has what it missed")
+        poll(lambda: "etcdserver: published" in member.log()[missed:], 60, "and its own name")
+        said = int(leader.get("/").header("X-Raft-Index")) - last
+        assert said <= 1 + member.log()[missed:].count("raftd.peer.down"), "its name, again and again while it was behind"
         assert leader.put("/after", "1").status == 201
         poll(lambda: has(member, "/after"), 60, "and what came after")
         assert network.sent_bytes(member.host) - before < 4 * 800 * 1000, "and the same again and again"
+
+
+@pytest.mark.limit(120)
+def test_a_full_member_is_not_sent_the_same_entries_over_and_over(network_of):
+    with contextlib.ExitStack() as stack:
+        network = network_of(3)
+        shims = [Shim(stack.enter_context(scratch_dir("shim"))) for _ in range(3)]
+        cluster = stack.enter_context(HostCluster(network, (), shims))
+        cluster.start()
+        full = cluster.followers()[0]
+        leader = cluster.leader()
+        full.shim.set("proc=stored call=any path=/state/ do=error:ENOSPC")
+        assert leader.put("/first", "1").status == 201
+        poll(lambda: "raftd.space.none" in full.log(), 20, "its disk is full")
+        for i in range(20):
+            assert leader.put("/f/%d" % i, "x" * 20000).status == 201
+        before = network.sent_bytes(full.host)
+        terms = [int(m.get("/").header("X-Raft-Term")) for m in cluster.members]
+        time.sleep(40 * HEARTBEAT_MS / 1000)
+        # All of it, again with each heartbeat, would be 16 MB.
+        assert network.sent_bytes(full.host) - before < 20 * 20000
+        full.shim.set()
+        cluster.wait_equal(30)
+        assert [int(m.get("/").header("X-Raft-Term")) for m in cluster.members] == terms, "a needless election"
+
+
+@pytest.mark.limit(120)
+def test_reads_elsewhere_do_not_fill_a_thin_link_with_rounds(network_of):
+    """A round of heartbeats for each, as fast as a quorum without it answers: until the link broke."""
+    network = network_of(3)
+    with HostCluster(network) as cluster:
+        cluster.start()
+        member, leader = cluster.followers()[0], cluster.leader()
+        assert leader.put("/k", "1").status == 201
+        network.limit(member.host, "256kbit")
+        before = len(member.log())
+        readers = [Reader(network, leader, 1500) for _ in range(4)]
+        for reader in readers:
+            reader.join(90)
+        assert [r.failure for r in readers] == [None] * 4
+        assert "raftd.peer.down" not in member.log()[before:], "the link broke under heartbeats"
+        assert member.get("/k", quorum=True).json["node"]["value"] == "1"
+
+
+@pytest.mark.limit(120)
+def test_a_snapshot_that_is_refused_is_not_sent_over_and_over(network_of):
+    with contextlib.ExitStack() as stack:
+        network = network_of(3)
+        shims = [Shim(stack.enter_context(scratch_dir("shim"))) for _ in range(3)]
+        cluster = stack.enter_context(HostCluster(network, ["--snapshot-count=100", "--max-snapshots=1"], shims))
+        cluster.start()
+        member = cluster.followers()[0]
+        member.kill()
+        leader = cluster.leader()
+        for i in range(400):
+            assert leader.put("/s/%d" % (i % 200), "x" * 5000).status in (200, 201)
+        member.shim.set("proc=raftd call=any path=/recv/ do=error:ENOSPC")
+        member.spawn()
+        poll(lambda: "raftd.snapshot.not_taken" in member.log(), 60, "it has no room for it")
+        before = len(member.log())
+        time.sleep(60 * HEARTBEAT_MS / 1000)
+        assert member.log()[before:].count("raftd.snapshot.not_taken") <= 3, "again with each heartbeat"
+        member.shim.set()
+        poll(lambda: "recovered from incoming snapshot" in member.log(), 60, "it is sent again in the end")
 
 
 @pytest.mark.limit(120)
