@@ -69,20 +69,24 @@ static void make_version(struct raftd *raftd)
     op_encode(&op, &raftd->version.bytes);
 }
 
-/* Once it is in the log of a leader that still leads, or on its way there over a link that has not broken, it will be committed,
- * and come to us when we have caught up: asking again would publish twice. */
+/* In our own log, as long as we lead, it will be committed: asking again would publish twice. On its way to a leader that stays, over
+ * a link that has not broken, it comes to us when we have caught up; but a refusal may have been lost on the way back, so at
+ * long intervals it is asked again even then. */
 static bool is_under_way(struct raftd *raftd, const struct own_op *own,
         const struct raft_status *status, uint64_t now_ms)
 {
     if (own->asked_at_ms == 0) {
         return false;
     }
-    uint64_t since_ms = now_ms - own->asked_at_ms;
-    if (own->asked_term == status->term &&
-            (own->asked_self || peers_reachable_ms(raftd->peers, status->leader_id) >= since_ms)) {
+    bool is_of_term = own->asked_term == status->term;
+    if (is_of_term && own->asked_self) {
         return true;
     }
-    unsigned doublings = MIN(own->asked_count - 1, (unsigned)OWN_OP_DOUBLINGS);
+    uint64_t since_ms = now_ms - own->asked_at_ms;
+    bool is_on_its_way =
+            is_of_term && peers_reachable_ms(raftd->peers, status->leader_id) >= since_ms;
+    unsigned doublings = is_on_its_way ? (unsigned)OWN_OP_DOUBLINGS
+                                       : MIN(own->asked_count - 1, (unsigned)OWN_OP_DOUBLINGS);
     return since_ms < (uint64_t)OWN_OP_RETRY_MS << doublings;
 }
 
