@@ -13,12 +13,16 @@ struct loop_watch {
     unsigned events;
 };
 
+static void start(struct loop_watch *watch);
+
 static void on_poll(uv_poll_t *handle, int status, int uv_events)
 {
     struct loop_watch *watch = handle->data;
     unsigned events = 0;
 
     if (status < 0) {
+        /* libuv has stopped the handle. But who reads only a part now, or finds something to read before the error, comes back. */
+        start(watch);
         events = LOOP_READABLE | LOOP_WRITABLE;
     }
     if ((uv_events & UV_READABLE) != 0) {
@@ -28,6 +32,14 @@ static void on_poll(uv_poll_t *handle, int status, int uv_events)
         events |= LOOP_WRITABLE;
     }
     watch->fn(watch->user, events);
+}
+
+static void start(struct loop_watch *watch)
+{
+    int uv_events = ((watch->events & LOOP_READABLE) != 0 ? UV_READABLE : 0) |
+                    ((watch->events & LOOP_WRITABLE) != 0 ? UV_WRITABLE : 0);
+
+    INVARIANT_EQ(uv_poll_start(&watch->handle, uv_events, on_poll), 0);
 }
 
 struct loop_watch *loop_watch_new(struct loop *loop, int fd, loop_watch_fn fn, void *user)
@@ -43,17 +55,14 @@ struct loop_watch *loop_watch_new(struct loop *loop, int fd, loop_watch_fn fn, v
 
 void loop_watch_set(struct loop_watch *watch, unsigned events)
 {
-    int uv_events = ((events & LOOP_READABLE) != 0 ? UV_READABLE : 0) |
-                    ((events & LOOP_WRITABLE) != 0 ? UV_WRITABLE : 0);
-
     if (events == watch->events) {
         return;
     }
     watch->events = events;
-    if (uv_events == 0) {
+    if (events == 0) {
         INVARIANT_EQ(uv_poll_stop(&watch->handle), 0);
     } else {
-        INVARIANT_EQ(uv_poll_start(&watch->handle, uv_events, on_poll), 0);
+        start(watch);
     }
 }
 

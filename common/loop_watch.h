@@ -11,7 +11,7 @@ enum loop_watch_events {
     LOOP_WRITABLE = 2,
 };
 
-/* events: what is ready; a descriptor in error counts as both. */
+/* events: what is ready, told again with each turn until it is not; a descriptor in error counts as both. */
 typedef void (*loop_watch_fn)(void *user, unsigned events);
 
 struct loop_watch *loop_watch_new(struct loop *loop, int fd, loop_watch_fn fn, void *user);

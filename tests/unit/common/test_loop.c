@@ -10,6 +10,8 @@
 #include <cmocka.h>
 
 #include "common/buf.h"
+#include "common/loop_watch.h"
+#include "tests/unit/loopback.h"
 
 struct fixture {
     struct loop *loop;
@@ -19,6 +21,7 @@ struct fixture {
     unsigned count;
     unsigned limit;
     pthread_t threads[4];
+    int fd;
 };
 
 static int setup(void **state)
@@ -280,6 +283,45 @@ static void a_timer_may_free_itself(void **state)
     assert_trace(f, "f");
 }
 
+static void read_one(void *user, unsigned events)
+{
+    struct fixture *f = user;
+    char byte;
+    ssize_t got = read(f->fd, &byte, 1);
+
+    assert_true((events & LOOP_READABLE) != 0);
+    note(f, got == 1 ? "r" : got == 0 ? "e" : "x");
+    if (got <= 0) {
+        loop_stop(f->loop);
+    }
+}
+
+/* The kernel tells the reset with what came before it; who reads a byte at a time comes to its end all the same. */
+static void what_came_before_a_reset_is_told_until_it_is_read(void **state)
+{
+    static const struct linger at_once = { .l_onoff = 1 };
+    struct fixture *f = *state;
+    uint16_t port = loopback_free_port();
+    struct sockaddr_in address = loopback_address(port);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(bind(listener, (struct sockaddr *)(void *)&address, sizeof address), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    int peer = loopback_dial(port);
+    f->fd = accept(listener, NULL, NULL);
+    (void)close(listener);
+    assert_int_equal(write(peer, "abc", 3), 3);
+    assert_int_equal(setsockopt(peer, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once), 0);
+    (void)close(peer);
+
+    struct loop_watch *watch = loop_watch_new(f->loop, f->fd, read_one, f);
+    loop_watch_set(watch, LOOP_READABLE);
+    loop_run(f->loop);
+    watch = loop_watch_free(watch);
+    (void)close(f->fd);
+    assert_trace(f, "rrrx");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -300,6 +342,8 @@ int main(void)
                 starting_a_timer_again_replaces_its_deadline, setup, teardown),
         cmocka_unit_test_setup_teardown(a_signal_is_a_callback_on_the_loop, setup, teardown),
         cmocka_unit_test_setup_teardown(a_timer_may_free_itself, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+                what_came_before_a_reset_is_told_until_it_is_read, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
