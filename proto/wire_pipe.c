@@ -50,6 +50,7 @@ struct wire_pipe {
     struct buf held; /* frames that wait for the guard */
     struct err reason;
     bool is_closed;
+    bool is_mute;         /* the other side takes nothing any more */
     struct outbox outbox; /* a block: length and message, or what the guard made of some */
 };
 
@@ -269,6 +270,13 @@ void wire_pipe_begin(struct wire_pipe *pipe)
 
 /* --- sending ---------------------------------------------------------------------------------------------- */
 
+/* What the other side said before it hung up is still to be read, and may be why. The end follows there. */
+static void fall_mute(struct wire_pipe *pipe)
+{
+    pipe->is_mute = true;
+    outbox_fini(&pipe->outbox);
+}
+
 /* The one place that sends. */
 static void send_outbox(struct wire_pipe *pipe)
 {
@@ -277,6 +285,10 @@ static void send_outbox(struct wire_pipe *pipe)
         struct msghdr header = { .msg_iov = parts };
         header.msg_iovlen = outbox_peek(&pipe->outbox, parts, IOV_MAX_COUNT);
         ssize_t sent = sendmsg(pipe->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent < 0 && (errno == EPIPE || errno == ECONNRESET)) {
+            fall_mute(pipe);
+            break;
+        }
         if (sent < 0) {
             if (errno != EAGAIN && errno != EINTR && errno != ENOBUFS) {
                 close_stream(pipe);
@@ -293,7 +305,7 @@ static void send_outbox(struct wire_pipe *pipe)
 /* Takes the bytes. */
 static void send_out(struct wire_pipe *pipe, struct buf *take_out)
 {
-    if (take_out->bytes == 0 || pipe->is_closed) {
+    if (take_out->bytes == 0 || pipe->is_closed || pipe->is_mute) {
         buf_fini(take_out);
         return;
     }
@@ -357,7 +369,7 @@ void wire_pipe_send(struct wire_pipe *pipe, struct span head, struct span body)
     frame[3] = (uint8_t)bytes;
     memcpy(frame + LENGTH_BYTES, head.data, head.bytes);
     memcpy(frame + LENGTH_BYTES + head.bytes, body.data, body.bytes);
-    if (pipe->is_closed) {
+    if (pipe->is_closed || pipe->is_mute) {
         free(frame);
     } else if (pipe->guard != NULL) {
         send_guarded(pipe, span_of(frame, LENGTH_BYTES + bytes));
