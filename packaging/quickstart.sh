@@ -123,7 +123,7 @@ while [ "$i" -le "$members" ]; do
 done
 
 # Until each of them serves, or one of them has given up.
-tries=0
+deadline=$(($(date +%s) + 60))
 for endpoint in $endpoints; do
     until curl -fs -m 2 -o /dev/null "$endpoint/health" 2>/dev/null; do
         i=1
@@ -135,9 +135,8 @@ for endpoint in $endpoints; do
             fi
             i=$((i + 1))
         done
-        tries=$((tries + 1))
-        if [ "$tries" -gt 300 ]; then
-            echo "no leader after 30 s: see infra*.log" >&2
+        if [ "$(date +%s)" -ge "$deadline" ]; then
+            echo "$endpoint does not serve after 60 s: see infra*.log" >&2
             stop
             exit 1
         fi
