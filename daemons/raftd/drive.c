@@ -111,6 +111,8 @@ static int collect_entry(void *user, const struct wal_entry *entry)
     return 0;
 }
 
+static void answer_needs(struct raftd *raftd);
+
 static void answer_need(struct raftd *raftd, const struct raft_need *need)
 {
     struct read_back back = { 0 };
@@ -247,19 +249,29 @@ static void step_synced(struct raftd *raftd, struct after *after)
     (void)step_once(raftd, &input, after);
 }
 
-/* Answers what the core needs from the log; the answers make it need more, which is taken up here and not deeper. */
+/* One answer a turn: a member that is far behind needs 64 appends of a mebibyte each ahead, and reading them all at once would
+ * hold up every write. The answers make the core need more, which is taken up behind what waits. */
+static void on_needs(void *user)
+{
+    struct raftd *raftd = user;
+
+    INVARIANT_LT(0, raftd->need_count);
+    struct raft_need need = raftd->needs[0];
+    raftd->need_count--;
+    memmove(raftd->needs, raftd->needs + 1, raftd->need_count * sizeof *raftd->needs);
+    raftd->is_answering = false;
+    if (raftd->exit_status < 0) {
+        answer_need(raftd, &need);
+        answer_needs(raftd);
+    }
+}
+
 static void answer_needs(struct raftd *raftd)
 {
-    if (raftd->is_answering) {
-        return;
+    if (raftd->need_count > 0 && !raftd->is_answering) {
+        raftd->is_answering = true;
+        loop_post(raftd->loop, on_needs, raftd);
     }
-    raftd->is_answering = true;
-    for (size_t i = 0; i < raftd->need_count && raftd->exit_status < 0; i++) {
-        struct raft_need need = raftd->needs[i];
-        answer_need(raftd, &need);
-    }
-    raftd->need_count = 0;
-    raftd->is_answering = false;
 }
 
 int raftd_step(struct raftd *raftd, struct raft_input *input)

@@ -101,7 +101,7 @@ struct raftd {
     struct raft_need *needs; /* of the core, not answered yet */
     size_t need_count;
     size_t need_capacity;
-    bool is_answering;
+    bool is_answering; /* the next of them, in a turn to come */
     struct backlog backlog;
     struct raft_entry *entries; /* scratch */
     size_t entry_capacity;
