@@ -111,8 +111,6 @@ static int collect_entry(void *user, const struct wal_entry *entry)
     return 0;
 }
 
-static void answer_needs(struct raftd *raftd);
-
 static void answer_need(struct raftd *raftd, const struct raft_need *need)
 {
     struct read_back back = { 0 };
@@ -248,6 +246,8 @@ static void step_synced(struct raftd *raftd, struct after *after)
     talk_release_vows(raftd, raftd->synced.write_seq);
     (void)step_once(raftd, &input, after);
 }
+
+static void answer_needs(struct raftd *raftd);
 
 /* One answer a turn: a member that is far behind needs 64 appends of a mebibyte each ahead, and reading them all at once would
  * hold up every write. The answers make the core need more, which is taken up behind what waits. */
