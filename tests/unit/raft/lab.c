@@ -203,6 +203,15 @@ void lab_reject(
                              .hint_term = hint_term });
 }
 
+void lab_beat(struct lab *lab, uint64_t peer, uint64_t index)
+{
+    lab_deliver(lab, (struct raft_message){ .kind = RAFT_MESSAGE_HEARTBEAT_REPLY,
+                             .from = peer,
+                             .term = lab_status(lab).term,
+                             .context = 1,
+                             .index = index });
+}
+
 struct raft_status lab_status(const struct lab *lab)
 {
     struct raft_status status;

@@ -13,7 +13,7 @@
 
 struct lab {
     struct raft_options options; /* of the next lab_start */
-    bool is_timeless;            /* the next lab_start is of a new cluster, which knows no time yet */
+    bool is_timeless; /* the next lab_start is of a new cluster, which knows no time yet */
     struct raft *raft;
     struct raft_ready ready;
     uint64_t now_ns;
@@ -57,6 +57,9 @@ void lab_acknowledge(struct lab *lab, uint64_t peer, uint64_t index);
 /* The peer rejects the append behind index, as its log differs; what it has is behind the hint. */
 void lab_reject(
         struct lab *lab, uint64_t peer, uint64_t index, uint64_t hint_index, uint64_t hint_term);
+
+/* The peer answers a heartbeat; its log ends at index. */
+void lab_beat(struct lab *lab, uint64_t peer, uint64_t index);
 
 struct raft_status lab_status(const struct lab *lab);
 /* The last message of that kind to that member in ready.send, or in the vows; NULL if there is none. */
