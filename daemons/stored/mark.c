@@ -308,6 +308,7 @@ void mark_drop_word(struct mark *mark)
 
 void mark_distrust(struct mark *mark)
 {
-    mark_drop_word(mark);
+    /* First, or a kill in between would leave one that calls the state clean. */
     (void)unlink(mark->path);
+    mark_drop_word(mark);
 }
