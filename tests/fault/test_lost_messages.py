@@ -66,9 +66,9 @@ def test_a_lost_message_is_made_good_long_before_the_time_out(shim, measured, se
                     seconds = one_loss(keys, shim, sender, path, nth, writes)
                     took += [seconds] if seconds is not None else []
                     if not took or took[-1] < TOO_LONG_S:
-                        break
-                assert len(took) < 3 or took[-1] < TOO_LONG_S, "%s s with message %d lost" % (took, nth)
-                slowest += took[-1:]
+                        break  # Never sent, or made good; one that was too late once has to be made good.
+                assert not took or took[-1] < TOO_LONG_S, "%s s with message %d lost" % (took, nth)
+                slowest += took
         shim.set()
         assert slowest, "no message was lost: the test saw nothing"
         keys.close()
